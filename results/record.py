@@ -1,0 +1,156 @@
+"""`trial.json`: what a trial was, under what conditions it ran, and whether its numbers can be used.
+
+The node fills a `TrialRecord`; the collector adds its own account of the rows when it seals the
+trial. Everything is plain data, so an archive can be read without Heapgate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Level = Literal["invalid", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to know about a trial before believing it.
+
+    `invalid` takes the trial out of every comparison; `warning` stands beside its numbers;
+    `note` is only told. `code` is from a closed vocabulary (`results/validity.py` documents it),
+    `remedy` says what would help.
+    """
+
+    code: str
+    level: Level
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseSpan:
+    """When a phase began and ended, in nanoseconds since the epoch (UTC)."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePeak:
+    """The kernel's own high-water marks for one phase; null where there is none."""
+
+    phase: str
+    rss_bytes: int | None
+    cgroup_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRecord:
+    """One limit as asked for and as read back from the system after it was set."""
+
+    name: Literal["memory_max_bytes", "memory_high_bytes", "cpus"]
+    asked: float
+    read_back: float | None
+    enforced: bool
+    mechanism: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRecord:
+    """How the service ended and why: `cause` is one of stopped, killed, exited, crashed,
+    oom_kill, go_out_of_memory, never_ready, start_failed.
+    """
+
+    cause: str
+    code: int | None
+    signal: int | None
+    text: str
+    max_rss_bytes: int | None = None
+    leaked_processes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRecord:
+    """The generator's own account: what was planned, what was sent, and how well it kept time.
+
+    `lag` is the generator's own delay: from the later of (intended start, a free place) to the
+    real start. `unrecorded` counts requests that were made but did not become a row.
+    """
+
+    planned: int | None
+    sent: int
+    measured: int
+    failed: int
+    not_sent: int
+    late: int
+    unrecorded: int
+    lag_p50_ns: int | None
+    lag_p99_ns: int | None
+    lag_max_ns: int | None
+    cpu_share: float
+    in_flight_max_reached: bool
+    locust_version: str
+
+
+@dataclass(slots=True, kw_only=True)
+class TrialRecord:
+    """The whole of `trial.json`. `spec` is the TrialSpec as plain data, `node` the node's facts."""
+
+    schema_version: int
+    run_id: str
+    trial_id: str
+    block: int
+    position: int
+    attempt: int
+    configuration: str
+    baseline: bool
+    workload: str
+    node_id: str
+    node_class: str
+    started_ns: int
+    finished_ns: int
+    spec: dict[str, Any]
+    node: dict[str, Any]
+    versions: dict[str, str]
+    clock: dict[str, int]
+    phases: list[PhaseSpan] = field(default_factory=list)
+    peaks: list[PhasePeak] = field(default_factory=list)
+    limits: list[LimitRecord] = field(default_factory=list)
+    applied: dict[str, Any] = field(default_factory=dict)
+    load: LoadRecord | None = None
+    exit: ExitRecord | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the trial may enter a comparison."""
+        return not any(f.level == "invalid" for f in self.findings)
+
+    def to_json(self) -> str:
+        """The text of `trial.json`; `valid` is written too, for readers without this class."""
+        return json.dumps(dataclasses.asdict(self) | {"valid": self.valid}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> TrialRecord:
+        """Read `trial.json`. Raises ValueError on JSON that is none, TypeError on other shapes."""
+        plain = json.loads(text)
+        plain.pop("valid", None)
+        plain["phases"] = [PhaseSpan(**p) for p in plain["phases"]]
+        plain["peaks"] = [PhasePeak(**p) for p in plain["peaks"]]
+        plain["limits"] = [LimitRecord(**p) for p in plain["limits"]]
+        plain["findings"] = [Finding(**p) for p in plain["findings"]]
+        plain["load"] = LoadRecord(**plain["load"]) if plain["load"] else None
+        plain["exit"] = ExitRecord(**plain["exit"]) if plain["exit"] else None
+        return cls(**plain)
+
+    @classmethod
+    def read(cls, path: Path) -> TrialRecord:
+        """Read a `trial.json` file."""
+        return cls.from_json(path.read_text(encoding="utf-8"))

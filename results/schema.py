@@ -1,0 +1,222 @@
+"""The Arrow schemas of a trial's tables: every column with its unit and meaning.
+
+A trial has one Arrow IPC file per stream. A stream is a table's name (`memory`), so the run and
+the trial are known by path and not repeated in each row. Times are nanoseconds since the Unix
+epoch in UTC: each process reads its monotonic clock and maps it to UTC once, when it starts.
+What an operating system does not offer is null, never 0.
+
+Format history (newest first; old archives stay readable):
+  1  2026-11  first format
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = 1
+
+PHASES: Final = (
+    "build",
+    "deploy",
+    "startup",
+    "idle",
+    "warmup",
+    "measure",
+    "cooldown",
+    "teardown",
+)
+"""The phases of a trial in their order; `build` happens before the first trial, on the head."""
+
+PHASE_TYPE: Final = pa.dictionary(pa.int8(), pa.string())
+WORD_TYPE: Final = pa.dictionary(pa.int32(), pa.string())
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its Arrow type, its unit ("" for none) and what it means."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """One table: what a row is (`grain`) and its columns."""
+
+    name: str
+    grain: str
+    columns: tuple[Column, ...]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema, with units and meanings as field metadata."""
+        return pa.schema(
+            [
+                pa.field(c.name, c.type, c.nullable, {"unit": c.unit, "meaning": c.meaning})
+                for c in self.columns
+            ],
+            metadata={"heapgate.table": self.name, "heapgate.schema": str(SCHEMA_VERSION)},
+        )
+
+
+def _time(name: str, meaning: str, *, nullable: bool = False) -> Column:
+    return Column(name, pa.int64(), "ns since epoch, UTC", meaning, nullable)
+
+
+def _phase() -> Column:
+    return Column("phase", PHASE_TYPE, "", "phase of the trial in which the row happened")
+
+
+def _count(name: str, meaning: str, unit: str = "") -> Column:
+    return Column(name, pa.int64(), unit, meaning, nullable=True)
+
+
+def _bytes(name: str, meaning: str) -> Column:
+    return _count(name, meaning, "bytes")
+
+
+MEMORY: Final = TableSchema(
+    "memory",
+    "one sample of the service's process tree and its cgroup",
+    (
+        _time("time_ns", "when the sample was read"),
+        _phase(),
+        _count("processes", "processes in the service's tree; sums below run over all of them"),
+        _count("threads", "threads in the tree"),
+        _bytes("rss_bytes", "resident memory (anonymous + file + shared), /proc/PID/statm"),
+        _bytes("rss_anon_bytes", "resident anonymous memory: heap and stacks, /proc/PID/status"),
+        _bytes("rss_file_bytes", "resident file mappings, the binary itself among them"),
+        _bytes("swap_bytes", "swapped-out anonymous memory"),
+        _bytes("virtual_bytes", "mapped address space (reserved, not used)"),
+        _bytes(
+            "peak_rss_bytes", "kernel's peak of rss since the phase began (VmHWM), main process"
+        ),
+        _count("cpu_user_ns", "CPU time in user mode since start", "ns"),
+        _count("cpu_system_ns", "CPU time in the kernel since start", "ns"),
+        _count("minor_faults", "page faults served without input/output since start"),
+        _count("major_faults", "page faults that needed input/output since start"),
+        _bytes("cgroup_usage_bytes", "memory charged to the cgroup, page cache included"),
+        _bytes(
+            "cgroup_peak_bytes",
+            "kernel's peak of cgroup usage since the phase began where it "
+            "can be reset, else since the cgroup was made",
+        ),
+        _bytes("cgroup_anon_bytes", "anonymous memory charged to the cgroup"),
+        _bytes("cgroup_file_bytes", "page cache charged to the cgroup"),
+        _count("cgroup_limit_hits", "times the hard limit was reached since start"),
+        _count("cgroup_oom_kills", "processes killed by the cgroup's OOM killer since start"),
+        _count(
+            "pressure_some_ns", "time in which some task waited for memory since start (PSI)", "ns"
+        ),
+        _count(
+            "pressure_full_ns", "time in which all tasks waited for memory since start (PSI)", "ns"
+        ),
+    ),
+)
+
+REQUESTS: Final = TableSchema(
+    "requests",
+    "one request that the load generator sent",
+    (
+        _time(
+            "intended_ns", "when the schedule wanted it sent; null in a closed loop", nullable=True
+        ),
+        _time("start_ns", "when it was really sent"),
+        _phase(),
+        Column(
+            "latency_ns",
+            pa.int64(),
+            "ns",
+            "from the intended start to the last byte; in a closed loop the same as service_ns",
+        ),
+        Column("service_ns", pa.int64(), "ns", "from the real start to the last byte"),
+        Column("method", WORD_TYPE, "", "request type, for example GET"),
+        Column("name", WORD_TYPE, "", "name of the request in the scenario"),
+        Column(
+            "status", pa.int16(), "", "HTTP status code; null when no answer came", nullable=True
+        ),
+        Column("response_bytes", pa.int64(), "bytes", "length of the response body", nullable=True),
+        Column("error", WORD_TYPE, "", "why it failed; null when it succeeded", nullable=True),
+    ),
+)
+
+GC: Final = TableSchema(
+    "gc",
+    "one garbage collection cycle or one scavenger report of the Go runtime",
+    (
+        _time("time_ns", "when its trace line was read"),
+        _phase(),
+        Column("kind", WORD_TYPE, "", "cycle (gctrace) or scavenge (scavtrace)"),
+        _count("cycle", "number of the GC cycle since start"),
+        Column("forced", pa.bool_(), "", "cycle forced by runtime.GC or a debugger", nullable=True),
+        _count("since_start_ns", "runtime's own time since the program started", "ns"),
+        Column(
+            "gc_cpu_share_since_start",
+            pa.float64(),
+            "fraction",
+            "runtime's own figure: share of available CPU spent in GC since start, whole percents",
+            nullable=True,
+        ),
+        _count("stw_sweep_ns", "wall time of the stop that ends the sweep", "ns"),
+        _count("concurrent_ns", "wall time of concurrent mark", "ns"),
+        _count("stw_mark_ns", "wall time of the stop that ends the mark", "ns"),
+        _count("cpu_stw_sweep_ns", "CPU time of the first stop", "ns"),
+        _count(
+            "cpu_assist_ns", "CPU time that goroutines spent helping while they allocated", "ns"
+        ),
+        _count("cpu_background_ns", "CPU time of dedicated and fractional mark workers", "ns"),
+        _count("cpu_idle_ns", "CPU time of mark workers on otherwise idle processors", "ns"),
+        _count("cpu_stw_mark_ns", "CPU time of the last stop", "ns"),
+        _bytes("heap_start_bytes", "heap when the cycle began (whole MiB)"),
+        _bytes("heap_end_bytes", "heap when the cycle ended (whole MiB)"),
+        _bytes("heap_live_bytes", "heap marked live (whole MiB)"),
+        _bytes("heap_goal_bytes", "heap size at which the cycle should end (whole MiB)"),
+        _bytes("stacks_bytes", "scannable stacks (whole MiB)"),
+        _bytes("globals_bytes", "scannable globals (whole MiB)"),
+        _count("procs", "GOMAXPROCS as the runtime sees it"),
+        _bytes(
+            "released_background_bytes", "returned by the background scavenger since last report"
+        ),
+        _bytes("released_eager_bytes", "returned by allocating goroutines since last report"),
+        _bytes("released_now_bytes", "memory that is returned to the system at this time"),
+        Column(
+            "heap_utilisation",
+            pa.float64(),
+            "fraction",
+            "scavenger's own figure: in-use share of unscavenged heap",
+            nullable=True,
+        ),
+    ),
+)
+
+EVENTS: Final = TableSchema(
+    "events",
+    "one thing that happened in a trial: phase began, warning, death, drop",
+    (
+        _time("time_ns", "when it happened"),
+        _phase(),
+        Column("kind", WORD_TYPE, "", "phase, ready, sample_gap, listener_failed, exit …"),
+        Column("level", WORD_TYPE, "", "info, warning or error"),
+        Column("message", pa.string(), "", "what happened, for a person"),
+        Column("value", pa.float64(), "", "a figure that belongs to the event", nullable=True),
+    ),
+)
+
+RUNTIME: Final = TableSchema(
+    "runtime",
+    "one value read from the service's metrics endpoint (Prometheus or expvar)",
+    (
+        _time("time_ns", "when the endpoint answered"),
+        _phase(),
+        Column("metric", WORD_TYPE, "", "name as the endpoint gives it, labels included"),
+        Column("value", pa.float64(), "", "value as the endpoint gives it"),
+    ),
+)
+
+TABLES: Final = {t.name: t for t in (MEMORY, REQUESTS, GC, EVENTS, RUNTIME)}

@@ -1,0 +1,1 @@
+"""What happens on a node: the life of a trial, its service, limits, samples and load."""

@@ -1,0 +1,168 @@
+"""All that a node is told about one trial: frozen, plain data that travels as JSON.
+
+Base units only: bytes, nanoseconds, requests per second. The matrix converts at the door.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinarySpec:
+    """The program to run, and what is known of how it was built.
+
+    `argv0` is an absolute path (a built or given binary, copied on deploy) or, when `copy` is
+    false, a command found on the node. `build_info` is the text of `go version -m`.
+    """
+
+    argv0: str
+    copy: bool
+    sha256: str
+    size_bytes: int
+    go_version: str | None = None
+    build_info: str | None = None
+    toolchain_sha256: str | None = None
+    build_flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSpec:
+    """A metrics endpoint of the service: its form, its path and how often it is read."""
+
+    kind: Literal["prometheus", "expvar"]
+    path: str
+    interval_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """How to start the service and know that it is ready.
+
+    `arguments` may hold `{port}` and `{host}`. `environment` is the whole block, padding included:
+    every configuration of a run has the same length. `port` None means: any free one.
+    """
+
+    name: str
+    binary: BinarySpec
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    port: int | None
+    ready_path: str | None
+    ready_timeout_ns: int
+    stop_timeout_ns: int
+    go_runtime: bool
+    metrics: EndpointSpec | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsSpec:
+    """Limits asked for; what is really in force is read back and recorded."""
+
+    memory_max_bytes: int | None = None
+    memory_high_bytes: int | None = None
+    cpus: float | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything at all is limited."""
+        values = (self.memory_max_bytes, self.memory_high_bytes, self.cpus)
+        return any(v is not None for v in values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivalsSpec:
+    """Open loop: when requests are meant to start, whatever the service does.
+
+    `in_flight_max` bounds how many may wait for an answer at one time; what has to wait for a
+    free place keeps its intended start, so the wait is part of its latency.
+    """
+
+    kind: Literal["constant", "poisson"]
+    rate_rps: float
+    in_flight_max: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """What traffic a trial gets: exactly one of `users` (closed loop) and `arrivals` (open loop).
+
+    `scenario` is the path of a locustfile. `seed` is the same for all configurations of a block.
+    """
+
+    scenario: str
+    users: int | None
+    arrivals: ArrivalsSpec | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhasesSpec:
+    """How long each timed phase lasts."""
+
+    idle_ns: int
+    warmup_ns: int
+    measure_ns: int
+    cooldown_ns: int
+
+    @property
+    def total_ns(self) -> int:
+        """Sum of the configured phases: what is beyond it in a trial is overhead."""
+        return self.idle_ns + self.warmup_ns + self.measure_ns + self.cooldown_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """One trial: one configuration under one workload, once, in a fresh process."""
+
+    run_id: str
+    trial_id: str
+    block: int
+    position: int
+    attempt: int
+    configuration: str
+    baseline: bool
+    workload: str
+    os: Literal["linux", "windows"]
+    service: ServiceSpec
+    limits: LimitsSpec
+    load: LoadSpec
+    phases: PhasesSpec
+    sampling_interval_ns: int
+    gc_trace: bool
+
+
+def to_plain(value: Any) -> Any:
+    """A spec as dicts, lists, strings and numbers, ready for JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    return value
+
+
+def from_plain(kind: type[T], plain: Any) -> T:
+    """The inverse of `to_plain`; raises TypeError or ValueError on any other shape."""
+    return typing.cast(T, _build(kind, plain))
+
+
+def _build(kind: Any, plain: Any) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        if plain is None:
+            return None
+        return _build(next(a for a in typing.get_args(kind) if a is not type(None)), plain)
+    if origin is tuple:
+        inner = typing.get_args(kind)
+        kinds = [inner[0]] * len(plain) if inner[-1] is Ellipsis else inner
+        return tuple(_build(k, v) for k, v in zip(kinds, plain, strict=True))
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _build(hints[name], v) for name, v in plain.items()})
+    return plain

@@ -1,0 +1,1 @@
+"""What is put under test and what traffic it gets: services, scenarios, matrices."""
