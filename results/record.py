@@ -1,4 +1,4 @@
-"""`trial.json`: what a trial was, under what conditions it ran, and whether its numbers can be used.
+"""`trial.json`: what a trial was, how it ran, and whether its numbers can be used.
 
 The node fills a `TrialRecord`; the collector adds its own account of the rows when it seals the
 trial. Everything is plain data, so an archive can be read without Heapgate.
