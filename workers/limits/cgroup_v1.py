@@ -25,6 +25,7 @@ from workers.limits.limiter import GroupCounters, LimitsUnavailable
 from workers.limits.records import CPU_PERIOD_US, apply_each
 from workers.spec import LimitsSpec
 
+SWAP_MARGIN_BYTES = 65_536
 SOFT_LIMIT_REASON = (
     "cgroup v1 has no throttling limit: its soft limit works only while the whole machine is "
     "short of memory"
@@ -84,11 +85,12 @@ class CgroupV1:
         limit.write_text(str(int(asked)))
         read_back = int(limit.read_text())
         # Memory and swap together, so that the limit can't be passed by swapping out; the file
-        # exists only where swap is accounted for.
+        # exists only where swap is accounted for. A little above the limit proper: a charge is
+        # tried here first, and failures here are not counted by every kernel (6.18 does not).
         with_swap = self.memory / "memory.memsw.limit_in_bytes"
         if with_swap.exists():
             try:
-                with_swap.write_text(str(int(asked)))
+                with_swap.write_text(str(int(asked) + SWAP_MARGIN_BYTES))
             except OSError as error:
                 return read_back, f"swap could not be limited too: {explain(error)}"
         return read_back, ""
@@ -123,7 +125,7 @@ class CgroupV1:
 
     def _limit_hits(self) -> int | None:
         """A charge that fails is counted once: at the limit with swap, which is tried first, or
-        at the limit without. Both are the same limit here, so their sum is what was asked for.
+        at the limit without. One was asked for, so the sum of both is the answer.
         """
         hits = self._hits.number()
         return None if hits is None else hits + (self._hits_with_swap.number() or 0)
