@@ -1,8 +1,67 @@
 # `make demo` and `make test` are all that a newcomer needs; the rest is for those who work on it.
 PYTHON ?= python3
 BIN := .venv/bin
+AREA ?= all
 
-.PHONY: wire
-wire: ## Regenerate results/wire from proto/
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types imports bench docs lock wire clean
+
+help: ## Show what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: .venv/ready ## Install, then measure the shipped claim end to end (about 3 minutes)
+	$(BIN)/bench demo
+
+test: .venv/ready-dev ## Install what the tests need, then run them
+	$(BIN)/python -m pytest
+
+check: lint types imports ## Everything that CI asks besides the tests
+
+lint: .venv/ready-dev ## Ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready-dev ## mypy, strict
+	$(BIN)/mypy
+
+imports: .venv/ready-dev ## Who may import whom
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/ready-dev ## Measure our own hot paths: make bench AREA=core|cluster|load|results|signoff
+	$(BIN)/python -m tests.benchmarks --area $(AREA)
+
+docs: .venv/ready-dev ## Regenerate docs/matrix.md, docs/sql.md and docs/cli.md
+	$(BIN)/python -m tests.docs
+
+wire: .venv/ready-dev ## Regenerate results/wire from proto/
 	$(BIN)/python -m grpc_tools.protoc --proto_path=results/wire=proto/heapgate/telemetry/v1 \
 	  --python_out=. --grpc_python_out=. --pyi_out=. results/wire/telemetry.proto
+
+lock: .venv/ready-dev ## Refresh the locked versions from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --python-version 3.11 \
+	  pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --python-version 3.11 \
+	  pyproject.toml --group dev -o requirements-dev.lock
+
+clean: ## Remove the environment and what tools left
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+# Debian splits venv from python3: as root we fetch it, else we say what to ask for.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Heapgate needs Python 3.11 or later; try: make PYTHON=python3.12 demo"; exit 4; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv; } \
+	  || { echo "$(PYTHON) has no venv module; install it first: apt install python3-venv"; exit 4; }
+	$(PYTHON) -m venv .venv
+
+.venv/ready: .venv/bin/python requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.venv/ready-dev: .venv/bin/python requirements-dev.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@ .venv/ready

@@ -138,6 +138,21 @@ class TrialSpec:
     gc_trace: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """What a node is told once, when it joins a run: its folders, its cores, its collector."""
+
+    run_id: str
+    work_root: str
+    spool_root: str
+    log_folder: str
+    launcher: str
+    collector: str
+    token_file: str
+    service_cores: tuple[int, ...]
+    other_cores: tuple[int, ...]
+
+
 def to_plain(value: Any) -> Any:
     """A spec as dicts, lists, strings and numbers, ready for JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -1,0 +1,287 @@
+"""The `bench` command: parse, call, print. No logic.
+
+Nothing heavy is imported at the top, so that `bench --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from results.errors import HeapgateError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.run import RunResult
+
+app = typer.Typer(
+    name="bench",
+    help="Measure what a memory configuration of a Go service saves, costs and carries.",
+    epilog="First time? Try: bench demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class TableFormat(StrEnum):
+    """How `bench sql` prints its answer."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+MatrixPath = Annotated[Path, typer.Argument(help="The matrix file.", show_default=False)]
+ArchivePath = Annotated[
+    Path | None,
+    typer.Option("--archive", "-a", help="Folder of runs [default: $HEAPGATE_ARCHIVE or archive]."),
+]
+RunName = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a very large run.")]
+Trials = Annotated[
+    int | None, typer.Option(min=1, help="Number of blocks, instead of the matrix's own.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed, instead of the matrix's own.")]
+
+
+def _console(*, error: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=error)
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def _archive_path(archive: Path | None) -> Path:
+    from results.archive import default_archive
+
+    return archive or default_archive()
+
+
+def _finish(result: RunResult, *, as_json: bool) -> None:
+    """Print the comparison of a run that ended, and leave with its exit code."""
+    from orchestrator.answers import print_run
+
+    print_run(result, _console(), as_json=as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.callback()
+def _before_every_command() -> None:
+    """Clean up after a run that was killed, whatever command comes next."""
+    from orchestrator.leftovers import announce_sweep
+
+    announce_sweep()
+
+
+@app.command()
+def run(
+    matrix: MatrixPath,
+    archive: ArchivePath = None,
+    trials: Trials = None,
+    seed: Seed = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a matrix: plan, build, measure every trial, compare.
+
+    Example: bench run matrix.yaml --trials 10
+    """
+    from orchestrator.run import RunOptions, start_run
+
+    options = RunOptions(_archive_path(archive), trials, seed, yes)
+    _finish(start_run(matrix, options, _console(error=as_json)), as_json=as_json)
+
+
+@app.command()
+def demo(archive: ArchivePath = None, as_json: AsJson = False) -> None:
+    """Run the shipped demonstration: Go 1.22 as it comes against a tuned Go 1.23.
+
+    Example: bench demo
+    """
+    from workloads.shipped import matrix_path
+
+    run(matrix_path("demo"), archive, as_json=as_json)
+
+
+@app.command()
+def plan(
+    matrix: MatrixPath,
+    trials: Trials = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would do, in which order and for how long, and do nothing.
+
+    Example: bench plan matrix.yaml
+    """
+    from orchestrator.answers import print_plan
+    from orchestrator.run import load_plan
+
+    print_plan(load_plan(matrix, trials, seed), _console(), as_json=as_json)
+
+
+@app.command()
+def resume(
+    run_name: RunName = "latest",
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Finish a run: run only the trials that are missing or invalid.
+
+    Example: bench resume latest
+    """
+    from orchestrator.run import resume_run
+
+    console = _console(error=as_json)
+    _finish(resume_run(_archive_path(archive), run_name, console), as_json=as_json)
+
+
+@app.command()
+def compare(
+    run_names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs [default: latest].")
+    ] = None,
+    archive: ArchivePath = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every configuration with the baseline, from the archive alone.
+
+    Example: bench compare latest --markdown
+    """
+    from orchestrator.answers import print_comparison
+
+    print_comparison(
+        _archive_path(archive),
+        run_names or ["latest"],
+        _console(),
+        style="json" if as_json else "markdown" if markdown else "table",
+    )
+
+
+@app.command()
+def runs(archive: ArchivePath = None, as_json: AsJson = False) -> None:
+    """List the runs in the archive.
+
+    Example: bench runs
+    """
+    from orchestrator.answers import print_runs
+
+    print_runs(_archive_path(archive), _console(), as_json=as_json)
+
+
+@app.command()
+def show(
+    run_name: RunName = "latest", archive: ArchivePath = None, as_json: AsJson = False
+) -> None:
+    """Show one run: its builds, trials, limits as read back, and every reason for doubt.
+
+    Example: bench show latest
+    """
+    from orchestrator.answers import print_run_details
+
+    print_run_details(_archive_path(archive), run_name, _console(), as_json=as_json)
+
+
+@app.command()
+def sql(
+    query: Annotated[str | None, typer.Argument(help="One SELECT statement.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read it from a file.")] = None,
+    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = (
+        TableFormat.table
+    ),
+    archive: ArchivePath = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds it may take.")] = 300.0,
+) -> None:
+    """Ask the archive anything: every request and every sample is a row.
+
+    Views: runs, trials, phases, builds, memory, requests, gc, events, runtime, findings,
+    trial_metrics, cells, comparison and more; docs/sql.md tells each column.
+
+    Example: bench sql "select configuration, count(*) from requests group by 1"
+    """
+    from orchestrator.answers import print_query
+
+    if (query is None) == (file is None):
+        raise UserError("give one query, either as an argument or with -f FILE")
+    print_query(
+        _archive_path(archive), query, file, _console(), form=output.value, timeout_s=timeout_s
+    )
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine can and can't measure, and what to do about it.
+
+    Example: bench doctor
+    """
+    from orchestrator.answers import print_doctor
+
+    print_doctor(_console(), as_json=as_json)
+
+
+@app.command()
+def init(
+    service: Annotated[Path, typer.Argument(help="Folder of your Go service.")] = Path(),
+    target: Annotated[Path, typer.Option("--output", "-o", help="Matrix to write.")] = (
+        Path("matrix.yaml")
+    ),
+) -> None:
+    """Write a commented matrix for your own service.
+
+    Example: bench init ./my-service -o matrix.yaml
+    """
+    from orchestrator.starter import write_starter_matrix
+
+    write_starter_matrix(service, target)
+    typer.echo(f"wrote {target}; look through it, then: bench run {target}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the matrix, for editors that complete and check as you type.
+
+    Example: bench schema > matrix.schema.json
+    """
+    from orchestrator.matrix import matrix_json_schema
+
+    _print_json(matrix_json_schema())
+
+
+@app.command()
+def clean(
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Also remove cached toolchains and builds.")
+    ] = False,
+) -> None:
+    """Remove what killed runs left behind; runs in the archive are never touched.
+
+    Example: bench clean --cache
+    """
+    from orchestrator.answers import print_clean
+
+    print_clean(_console(), cache=cache)
+
+
+def main() -> None:
+    """Entry point: expected errors become one clear message and a documented exit code."""
+    try:
+        app()
+    except HeapgateError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,389 @@
+"""The life of a run: plan, build, start collector and cluster, run every trial, seal.
+
+Everything that a run starts is written down in its lease first, so that the next command can
+clean up after a driver that was killed. Every trial is sealed in the archive when it ends, so a
+run that is stopped, by whatever, loses at most the trial that was running.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.binaries import Binaries, prepare_binaries
+from orchestrator.cluster import EmbeddedCluster, Node, NodeLost, quiet_standard_error
+from orchestrator.interrupt import stop_on_interrupt
+from orchestrator.leftovers import Lease, end_run_processes
+from orchestrator.matrix import Matrix, load_matrix
+from orchestrator.plan import Plan, PlannedTrial, count_trials, make_plan, trial_spec
+from orchestrator.progress import Progress, show_progress
+from results.archive import Archive
+from results.collector_process import CollectorProcess
+from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete, UserError
+from results.record import TrialRecord
+from results.schema import SCHEMA_VERSION
+from workers.affinity import pin_process, split_cores
+from workers.spec import NodeSettings
+
+LARGE_RUN_TRIALS = 10_000
+FREE_SPACE_BYTES = 64 * 2**20
+"""A trial is not begun with less than this free where the archive or the spool lies."""
+
+POLL_S = 0.25
+READY_FAILURES_MAX = 2
+"""A configuration that does not become ready this often in a row is not tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says beside the matrix."""
+
+    archive: Path
+    trials: int | None = None
+    seed: int | None = None
+    yes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended: `error` is None when every planned trial is valid."""
+
+    archive: Path
+    run_id: str
+    status: str
+    error: HeapgateError | None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        return self.error.exit_code if self.error else 0
+
+
+@dataclass(slots=True)
+class Run:
+    """One run while it goes on."""
+
+    run_id: str
+    matrix: Matrix
+    plan: Plan
+    archive: Archive
+    folder: Path
+    document: dict[str, Any]
+    stop: threading.Event = field(default_factory=threading.Event)
+    not_ready: Counter[str] = field(default_factory=Counter)
+    durations_s: list[float] = field(default_factory=list)
+
+
+def load_plan(
+    matrix_path: Path, *, trials: int | None, seed: int | None, yes: bool = True
+) -> tuple[Matrix, Plan]:
+    """Read a matrix and order its trials. Raises MatrixError, or UserError when it is too large."""
+    matrix = load_matrix(matrix_path).with_overrides(trials=trials, seed=seed)
+    count = count_trials(matrix)
+    if count > LARGE_RUN_TRIALS and not yes:
+        raise UserError(
+            f"{matrix_path}: {count:,} trials are planned; is that meant? Then add --yes"
+        )
+    return matrix, make_plan(matrix)
+
+
+def start_run(matrix_path: Path, options: RunOptions, console: Console) -> RunResult:
+    """Run a matrix from the beginning. Raises UserError for what is wrong before it starts."""
+    matrix, plan = load_plan(
+        matrix_path, trials=options.trials, seed=options.seed, yes=options.yes
+    )
+    archive = Archive.create(options.archive)
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    document = _document(run_id, matrix_path, matrix, plan)
+    folder = archive.create_run(run_id, document, matrix_path)
+    return _execute(Run(run_id, matrix, plan, archive, folder, document), console)
+
+
+def resume_run(archive_path: Path, name: str, console: Console) -> RunResult:
+    """Run what is missing or invalid in an earlier run, under the plan that it was begun with."""
+    archive = Archive(archive_path)
+    entry = archive.run(name)
+    document = json.loads((entry.path / "run.json").read_text(encoding="utf-8"))
+    matrix = load_matrix(
+        entry.path / "matrix.yaml", relative_to=Path(document["matrix_path"]).parent
+    ).with_overrides(trials=document["blocks"], seed=document["seed"])
+    run = Run(entry.run_id, matrix, make_plan(matrix), archive, entry.path, document)
+    return _execute(run, console)
+
+
+def _document(run_id: str, matrix_path: Path, matrix: Matrix, plan: Plan) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run_id,
+        "status": "running",
+        "started_ns": time.time_ns(),
+        "finished_ns": None,
+        "heapgate_version": version("heapgate"),
+        "matrix_path": str(matrix_path.resolve()),
+        "seed": matrix.seed,
+        "blocks": matrix.trials,
+        "service": matrix.service.name,
+        "comparison": matrix.comparison.to_plain(),
+        "planned": [trial.to_plain() for trial in plan.trials],
+        "builds": {},
+        "notes": list(plan.warnings),
+    }
+
+
+def _execute(run: Run, console: Console) -> RunResult:
+    error: HeapgateError | None = None
+    with ExitStack() as stack:
+        progress = stack.enter_context(show_progress(console))
+        workplace = stack.enter_context(_workplace(run))
+        stack.enter_context(stop_on_interrupt(run.stop, lambda: _abandon(run, workplace)))
+        try:
+            _prepare_and_measure(run, workplace, progress)
+        except HeapgateError as caught:
+            error = caught
+    error = error or _missing(run)
+    run.document["status"] = _status(error)
+    run.document["finished_ns"] = time.time_ns()
+    run.archive.write_run_document(run.folder, run.document)
+    return RunResult(run.archive.path, run.run_id, run.document["status"], error)
+
+
+def _status(error: HeapgateError | None) -> str:
+    if error is None:
+        return "complete"
+    return "interrupted" if isinstance(error, Interrupted) else "incomplete"
+
+
+def _missing(run: Run) -> RunIncomplete | None:
+    """What is still missing or invalid after the last trial."""
+    left = remaining(run.plan, run.archive.records(run.run_id))
+    if not left:
+        return None
+    return RunIncomplete(
+        f"{len(left)} of {len(run.plan.trials)} trials are missing or invalid; "
+        f"repeat them with: bench resume {run.run_id}"
+    )
+
+
+@contextmanager
+def _workplace(run: Run) -> Iterator[Path]:
+    """The run's temporary folder and its lease; both are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="heapgate-"))
+    # The unprivileged service must be able to reach its own folder below this one.
+    folder.chmod(0o711)
+    lease = Lease.take(run_id=run.run_id, run_dir=run.folder, temp_dir=folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lease.release()
+
+
+def _abandon(run: Run, workplace: Path) -> None:
+    """Second interrupt: end everything of this run at once. What is on disk stays."""
+    end_run_processes(run.run_id)
+    shutil.rmtree(workplace, ignore_errors=True)
+    Lease.forget(run.run_id)
+
+
+def _prepare_and_measure(run: Run, workplace: Path, progress: Progress) -> None:
+    for warning in run.plan.warnings:
+        progress.warn(warning)
+    binaries = prepare_binaries(run.matrix, progress)
+    _check_same_binaries(run, binaries)
+    _check_stop(run)
+    with _measuring_node(run, workplace, binaries, progress) as node:
+        _run_trials(run, node, binaries, progress)
+
+
+def _check_same_binaries(run: Run, binaries: Binaries) -> None:
+    """A run never mixes two builds of one configuration: a resumed run needs the same source."""
+    for name, build in binaries.to_plain().items():
+        earlier = run.document["builds"].setdefault(name, build)
+        if earlier["sha256"] != build["sha256"]:
+            raise UserError(
+                f"configuration {name!r} now builds to another binary than when run {run.run_id} "
+                "began (its source, flags or toolchain changed); start a new run instead"
+            )
+    run.archive.write_run_document(run.folder, run.document)
+
+
+@contextmanager
+def _measuring_node(
+    run: Run, workplace: Path, binaries: Binaries, progress: Progress
+) -> Iterator[Node]:
+    """Collector, cluster and this machine's node, stopped in the reverse order."""
+    cores = split_cores(os.sched_getaffinity(0), run.matrix.largest_cpus)
+    logs = run.folder / "logs"
+    logs.mkdir(exist_ok=True)
+    token_file = workplace / "token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(secrets.token_hex(32), encoding="ascii")
+    for name in ("spool", "work"):
+        (workplace / name).mkdir()
+    (workplace / "work").chmod(0o711)
+    with ExitStack() as stack:
+        progress.step("starting Ray and the collector")
+        started_s = time.monotonic()
+        stack.enter_context(_run_marker(run.run_id))
+        # All that is started from here on inherits these cores and leaves the others to the
+        # service.
+        stack.enter_context(pin_process(cores.other))
+        stack.enter_context(quiet_standard_error(logs / "ray.stderr"))
+        collector = CollectorProcess.start(
+            archive=run.archive.path,
+            run_id=run.run_id,
+            token_file=token_file,
+            log=logs / "collector.log",
+        )
+        stack.callback(collector.stop)
+        cluster = EmbeddedCluster(workplace, logs)
+        stack.callback(cluster.stop)
+        cluster.start()
+        node = cluster.start_node(
+            NodeSettings(
+                run_id=run.run_id,
+                work_root=str(workplace / "work"),
+                spool_root=str(workplace / "spool"),
+                log_folder=str(logs),
+                launcher=str(binaries.launcher),
+                collector=collector.address,
+                token_file=str(token_file),
+                service_cores=cores.service,
+                other_cores=cores.other,
+            )
+        )
+        progress.done(
+            f"Ray ready in {time.monotonic() - started_s:.1f} s: {node.node_id}, {node.node_class}"
+        )
+        yield node
+
+
+@contextmanager
+def _run_marker(run_id: str) -> Iterator[None]:
+    """Mark every process of this run in its environment, so that leftovers can be told apart."""
+    os.environ["HEAPGATE_RUN"] = run_id
+    try:
+        yield
+    finally:
+        del os.environ["HEAPGATE_RUN"]
+
+
+def remaining(plan: Plan, records: list[TrialRecord]) -> list[PlannedTrial]:
+    """The planned trials without a valid record, in their order."""
+    valid = {planned_id(record.trial_id) for record in records if record.valid}
+    return [trial for trial in plan.trials if trial.trial_id not in valid]
+
+
+def planned_id(trial_id: str) -> str:
+    """The planned trial that an attempt belongs to: `b01-1-default-steady~2` is its second."""
+    return trial_id.partition("~")[0]
+
+
+def _run_trials(run: Run, node: Node, binaries: Binaries, progress: Progress) -> None:
+    records = run.archive.records(run.run_id)
+    attempts = Counter(planned_id(name) for name in run.archive.trial_names(run.run_id))
+    queue = remaining(run.plan, records)
+    total = len(run.plan.trials)
+    progress.trials(total, total - len(queue), run.plan.trial_estimate_ns * len(queue))
+    for index, planned in enumerate(queue):
+        if run.not_ready[planned.configuration] >= READY_FAILURES_MAX:
+            continue
+        _check_stop(run)
+        _check_space(run)
+        attempt = attempts[planned.trial_id] + 1
+        spec = trial_spec(
+            run.matrix, planned, binaries.of(planned.configuration), run.run_id, attempt
+        )
+        progress.trial_started(spec.trial_id, node.node_id)
+        began_s = time.monotonic()
+        record = _run_trial(run, node, spec, progress)
+        run.durations_s.append(time.monotonic() - began_s)
+        progress.trial_finished(record)
+        progress.left_ns(_left_ns(run, len(queue) - index - 1))
+        _note_readiness(run, record, progress)
+
+
+def _left_ns(run: Run, trials: int) -> int:
+    return int(sum(run.durations_s) / len(run.durations_s) * trials * 1e9)
+
+
+def _run_trial(run: Run, node: Node, spec: Any, progress: Progress) -> TrialRecord:
+    """One trial on one node, from the order to the sealed record."""
+    node.start_trial(spec)
+    told = False
+    while True:
+        try:
+            outcome = node.wait_trial(POLL_S)
+            if outcome is not None:
+                break
+            progress.snapshot(node.snapshot())
+        except NodeLost as error:
+            raise RunIncomplete(
+                f"the node's worker died in trial {spec.trial_id}: {error}\n"
+                f"what was measured is kept; go on with: bench resume {run.run_id}"
+            ) from error
+        if run.stop.is_set() and not told:
+            node.stop_trial()
+            told = True
+    if outcome["abort"]:
+        raise _error_of(outcome["abort"])
+    if outcome["differences"]:
+        progress.warn(f"{spec.trial_id}: {'; '.join(outcome['differences'])}")
+    return TrialRecord.from_json(outcome["record"])
+
+
+def _error_of(abort: dict[str, Any]) -> HeapgateError:
+    """The error that a node sent as text and exit code."""
+    for kind in (UserError, RunIncomplete, EnvironmentLacks):
+        if kind.exit_code == abort["exit_code"]:
+            return kind(abort["text"])
+    return HeapgateError(abort["text"])
+
+
+def _note_readiness(run: Run, record: TrialRecord, progress: Progress) -> None:
+    """Count failures to start; stop when no configuration starts at all."""
+    name = record.configuration
+    if any(span.name == "idle" for span in record.phases) or run.stop.is_set():
+        run.not_ready[name] = 0
+        return
+    run.not_ready[name] += 1
+    if all(run.not_ready[c] for c in run.plan.configurations):
+        raise RunIncomplete(
+            "no configuration of the service became ready; the reasons are above, its own words "
+            f"in {run.folder / 'trials' / record.trial_id / 'service.log'}"
+        )
+    if run.not_ready[name] == READY_FAILURES_MAX:
+        progress.warn(
+            f"{name} did not become ready {READY_FAILURES_MAX} times: its other trials are left out"
+        )
+
+
+def _check_stop(run: Run) -> None:
+    if run.stop.is_set():
+        raise Interrupted(f"stopped; go on with: bench resume {run.run_id}")
+
+
+def _check_space(run: Run) -> None:
+    for place in (run.folder, Path(tempfile.gettempdir())):
+        free = shutil.disk_usage(place).free
+        if free < FREE_SPACE_BYTES:
+            raise EnvironmentLacks(
+                f"only {free / 2**20:.0f} MiB are free where {place} lies, a trial is not begun "
+                f"with less than {FREE_SPACE_BYTES / 2**20:.0f} MiB; make room, then: "
+                f"bench resume {run.run_id}"
+            )

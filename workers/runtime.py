@@ -1,0 +1,106 @@
+"""What a node keeps between trials: its facts, its agent, and the one trial that is running.
+
+Plain Python without Ray, so that it can be tested and used without a cluster.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from results.errors import EnvironmentLacks
+from workers.affinity import CoreSplit
+from workers.agent import AgentProcess
+from workers.delivery import wait_delivered
+from workers.facts import node_class, node_facts, node_id
+from workers.spec import NodeSettings, TrialSpec
+from workers.trial import NodeContext, Trial
+
+DELIVERY_TIMEOUT_S = 60.0
+"""How long a finished trial waits for the collector's word that it is sealed."""
+
+
+class NodeRuntime:
+    """One node for one run. `run_trial` may be called by one thread at a time."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        """Collect the node's facts and start its agent."""
+        self._settings = settings
+        facts = node_facts()
+        self._context = NodeContext(
+            node_id=node_id(),
+            node_class=node_class(facts),
+            facts=facts,
+            launcher=Path(settings.launcher),
+            work_root=Path(settings.work_root),
+            spool_root=Path(settings.spool_root),
+            cores=CoreSplit(settings.service_cores, settings.other_cores),
+        )
+        self._stop = threading.Event()
+        self._trial: Trial | None = None
+        self._agent = AgentProcess.start(
+            spool=Path(settings.spool_root),
+            collector=settings.collector,
+            token_file=Path(settings.token_file),
+            log=Path(settings.log_folder) / "agent.log",
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Who this node is."""
+        context = self._context
+        return {
+            "node_id": context.node_id,
+            "node_class": context.node_class,
+            "facts": context.facts,
+        }
+
+    def run_trial(self, spec: TrialSpec) -> dict[str, Any]:
+        """Run a trial and wait until the collector has sealed it.
+
+        The outcome: `record` (JSON text of trial.json as the node knows it), `differences` (what
+        the collector says is not as sent), and `abort` (text and exit code of an error that
+        every further trial would meet too) or None.
+        """
+        self._stop.clear()
+        try:
+            trial = Trial(spec, self._context, self._stop)
+        except OSError as error:
+            return _aborted(EnvironmentLacks(f"can't prepare a trial on this node: {error}"))
+        self._trial = trial
+        try:
+            record = trial.run()
+        finally:
+            self._trial = None
+        differences = self._deliver(spec.trial_id)
+        outcome = {"record": record.to_json(), "differences": differences, "abort": None}
+        if trial.abort:
+            outcome["abort"] = {"text": str(trial.abort), "exit_code": trial.abort.exit_code}
+        return outcome
+
+    def _deliver(self, trial_id: str) -> list[str]:
+        if not self._agent.alive():
+            self._agent.restart()
+        return wait_delivered(Path(self._settings.spool_root), trial_id, DELIVERY_TIMEOUT_S)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The running trial's state, or an empty dict between trials."""
+        trial = self._trial
+        return trial.snapshot() if trial else {}
+
+    def stop_trial(self) -> None:
+        """End the running trial early, keeping what was measured."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Stop the agent; what it has not delivered stays in the spool."""
+        self.stop_trial()
+        self._agent.stop()
+
+
+def _aborted(error: EnvironmentLacks) -> dict[str, Any]:
+    return {
+        "record": None,
+        "differences": [],
+        "abort": {"text": str(error), "exit_code": error.exit_code},
+    }

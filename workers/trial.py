@@ -1,0 +1,362 @@
+"""The life of a trial, phase by phase: deploy, startup, idle, warmup, measure, cooldown, teardown.
+
+A trial always ends with a record, whatever happens to its service: what was measured until then
+is in the spool, and the record's findings say whether it may be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results import validity
+from results.clock import ClockMap
+from results.errors import HeapgateError, Interrupted, UserError
+from results.record import (
+    ExitRecord,
+    Finding,
+    LimitRecord,
+    LoadRecord,
+    PhasePeak,
+    PhaseSpan,
+    TrialRecord,
+)
+from results.schema import EVENTS, GC, MEMORY, RUNTIME, SCHEMA_VERSION
+from workers.affinity import CoreSplit
+from workers.facts import versions
+from workers.limits import Limiter, open_limiter
+from workers.load.process import Generator
+from workers.sampling.cores import CoreUsage
+from workers.sampling.endpoint import EndpointReader, verify_applied
+from workers.sampling.gctrace import StderrReader
+from workers.sampling.loop import SampleLoop
+from workers.service import Deployment, Service, ServiceFailed, deploy
+from workers.spec import TrialSpec, to_plain
+from workers.spool import Spool
+
+WATCH_INTERVAL_S = 0.05
+"""How often a waiting trial looks whether its service still lives and whether it should stop."""
+
+LEAD_NS = 20_000_000
+"""From the order to start the load to its agreed first instant."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeContext:
+    """What a trial needs to know of the node it runs on."""
+
+    node_id: str
+    node_class: str
+    facts: dict[str, Any]
+    launcher: Path
+    work_root: Path
+    spool_root: Path
+    cores: CoreSplit
+
+
+class Trial:
+    """One trial on this node. Make one, call `run` once."""
+
+    def __init__(self, spec: TrialSpec, node: NodeContext, stop: threading.Event) -> None:
+        self.spec = spec
+        self.node = node
+        self._stop = stop
+        self._clock = ClockMap.read()
+        self._started_ns = self._clock.now_ns()
+        self._phase = "deploy"
+        self._phase_since_ns = self._started_ns
+        self._phase_ends_ns: int | None = None
+        self._spans: list[PhaseSpan] = []
+        self._peaks: list[PhasePeak] = []
+        self._findings: list[Finding] = []
+        self._limits: list[LimitRecord] = []
+        self._applied: dict[str, Any] = {}
+        self._load: LoadRecord | None = None
+        self._noise: tuple[CoreUsage, int] | None = None
+        self.abort: HeapgateError | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="trial-", dir=node.work_root))
+        self._spool = Spool(node.spool_root, spec.run_id, spec.trial_id)
+        self._events = self._spool.stream(EVENTS)
+        self._limiter: Limiter | None = None
+        self._deployment: Deployment | None = None
+        self._service: Service | None = None
+        self._stderr: StderrReader | None = None
+        self._sampler: SampleLoop | None = None
+        self._endpoint: EndpointReader | None = None
+        self._generator: Generator | None = None
+
+    def run(self) -> TrialRecord:
+        """Run the trial to its end and hand its record to the spool."""
+        try:
+            self._deploy()
+            self._start_up()
+            self._idle()
+            self._drive_load()
+            self._cool_down()
+        except ServiceFailed as error:
+            self._service_failed(error)
+        except Interrupted as error:
+            self._findings.append(validity.interrupted(str(error)))
+        except HeapgateError as error:
+            self.abort = error
+            self._findings.append(validity.not_run(str(error)))
+        finally:
+            record = self._tear_down()
+        return record
+
+    # The phases
+
+    def _deploy(self) -> None:
+        self._begin("deploy")
+        self._limiter = open_limiter(self.spec.run_id, self.spec.trial_id)
+        self._limits = self._limiter.apply(self.spec.limits)
+        self._deployment = deploy(self.spec.service, self._folder)
+        self._generator = Generator.start(
+            load=self.spec.load,
+            base_url=self._deployment.base_url,
+            spool_root=self.node.spool_root,
+            run_id=self.spec.run_id,
+            trial_id=self.spec.trial_id,
+            clock=self._clock,
+            warmup_ns=self.spec.phases.warmup_ns,
+            measure_ns=self.spec.phases.measure_ns,
+            cpus=self.node.cores.other,
+            log_path=self._folder / "generator.log",
+        )
+
+    def _start_up(self) -> None:
+        self._begin("startup")
+        assert self._deployment and self._limiter
+        self._service = Service(
+            self.spec.service,
+            self._deployment,
+            launcher=self.node.launcher,
+            join_paths=self._limiter.join_paths,
+            cores=self.node.cores.service,
+        )
+        self._start_sampling(self._service)
+        self._service.wait_ready(self._stop.is_set)
+        self._note("ready", "info", "the service is ready")
+
+    def _start_sampling(self, service: Service) -> None:
+        assert self._limiter
+        self._stderr = StderrReader(
+            service.output_fd,
+            service.error_fd,
+            log_path=self._folder / "service.log",
+            sink=self._spool.stream(GC).append,
+            phase=self._current_phase,
+            clock=self._clock,
+        )
+        self._stderr.start()
+        self._sampler = SampleLoop(
+            service.pid,
+            self._limiter,
+            interval_ns=self.spec.sampling_interval_ns,
+            sink=self._spool.stream(MEMORY).append,
+            phase=self._current_phase,
+            clock=self._clock,
+        )
+        self._sampler.start()
+
+    def _idle(self) -> None:
+        self._begin("idle", self.spec.phases.idle_ns)
+        self._start_endpoint()
+        self._watch_until(time.monotonic_ns() + self.spec.phases.idle_ns)
+
+    def _start_endpoint(self) -> None:
+        metrics = self.spec.service.metrics
+        if metrics is None:
+            return
+        assert self._deployment
+        self._applied = verify_applied(self._deployment.base_url, metrics)
+        self._endpoint = EndpointReader(
+            self._deployment.base_url,
+            metrics,
+            sink=self._spool.stream(RUNTIME).append,
+            phase=self._current_phase,
+            clock=self._clock,
+        )
+        self._endpoint.start()
+
+    def _drive_load(self) -> None:
+        generator, phases = self._generator, self.spec.phases
+        assert generator
+        generator.wait_ready(timeout_s=30.0)
+        generator.prepare(timeout_s=60.0)
+        start_ns = time.monotonic_ns() + LEAD_NS
+        generator.go(start_ns)
+        self._begin("warmup", phases.warmup_ns)
+        self._watch_until(start_ns + phases.warmup_ns)
+        self._begin("measure", phases.measure_ns)
+        before = CoreUsage.read(self.node.cores.service)
+        self._watch_until(start_ns + phases.warmup_ns + phases.measure_ns)
+        self._noise = CoreUsage.read(self.node.cores.service).since(before), phases.measure_ns
+        self._begin("cooldown", phases.cooldown_ns)
+        self._finish_load()
+
+    def _finish_load(self) -> None:
+        """Let answers that are still on their way come in; then take the generator's account."""
+        if self._generator is None or self._load is not None:
+            return
+        self._load, events = self._generator.wait_done(self._should_end)
+        for event in events:
+            self._events.append(event)
+
+    def _cool_down(self) -> None:
+        self._watch_until(time.monotonic_ns() + self.spec.phases.cooldown_ns)
+
+    def _tear_down(self) -> TrialRecord:
+        self._begin("teardown")
+        self._attempt(self._stop_load)
+        exit_record = self._stop_service()
+        self._begin(None)
+        record = self._record(exit_record)
+        record.findings = validity.judge(record, self._spool.row_counts(), self._noise)
+        log = self._folder / "service.log"
+        self._spool.finish(record.to_json(), log if log.exists() else None)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return record
+
+    def _stop_load(self) -> None:
+        if self._generator is None:
+            return
+        if self._load is None:
+            self._load, events = self._generator.stop()
+            for event in events:
+                self._events.append(event)
+        self._generator.close()
+
+    def _stop_service(self) -> ExitRecord | None:
+        if self._endpoint:
+            self._attempt(self._endpoint.stop)
+        if self._service:
+            self._attempt(self._service.stop)
+        if self._sampler:
+            self._attempt(self._sampler.stop)
+        if self._stderr:
+            self._attempt(self._stderr.join)
+        exit_record = None
+        if self._service:
+            exit_record = self._service.explain_exit(
+                fatal=self._stderr.fatal if self._stderr else None,
+                oom_kills=self._limiter.oom_kills() if self._limiter else 0,
+            )
+        if self._limiter:
+            self._attempt(self._limiter.remove)
+        return exit_record
+
+    # What holds in every phase
+
+    def _current_phase(self) -> str:
+        return self._phase
+
+    def _begin(self, phase: str | None, lasts_ns: int | None = None) -> None:
+        """End the current phase, keep its kernel peaks, and begin the next one."""
+        now_ns = self._clock.now_ns()
+        if self._phase_since_ns < now_ns:
+            self._spans.append(PhaseSpan(self._phase, self._phase_since_ns, now_ns))
+        if phase is None:
+            return
+        previous, self._phase = self._phase, phase
+        self._phase_since_ns = now_ns
+        self._phase_ends_ns = now_ns + lasts_ns if lasts_ns is not None else None
+        if self._sampler:
+            peak = self._sampler.begin_phase(previous)
+            if peak:
+                self._peaks.append(peak)
+        self._note("phase", "info", f"{phase} begins")
+
+    def _watch_until(self, deadline_ns: int) -> None:
+        """Wait for a monotonic instant. Raises when the service dies or the run is stopped."""
+        while True:
+            left_s = (deadline_ns - time.monotonic_ns()) / 1e9
+            if left_s <= 0:
+                return
+            if self._stop.is_set():
+                raise Interrupted(f"stopped in phase {self._phase}")
+            if self._service and self._service.exited:
+                raise ServiceFailed("died", f"the service ended in phase {self._phase}")
+            self._stop.wait(min(left_s, WATCH_INTERVAL_S))
+
+    def _should_end(self) -> bool:
+        return self._stop.is_set() or bool(self._service and self._service.exited)
+
+    def _service_failed(self, error: ServiceFailed) -> None:
+        if self._stop.is_set():
+            self._findings.append(validity.interrupted(str(error)))
+            return
+        self._note("service_failed", "error", str(error))
+        self._failure = error
+
+    def _note(self, kind: str, level: str, message: str, value: float | None = None) -> None:
+        self._events.append(
+            {
+                "time_ns": [self._clock.now_ns()],
+                "phase": [self._phase],
+                "kind": [kind],
+                "level": [level],
+                "message": [message],
+                "value": [value],
+            }
+        )
+
+    def _attempt(self, step: Callable[[], object]) -> None:
+        """One step of the teardown: its failure is told and must not keep the others from it."""
+        try:
+            step()
+        except Exception as error:
+            self._note("teardown_failed", "error", f"{step.__qualname__}: {error}")
+
+    # Told to others
+
+    def snapshot(self) -> dict[str, Any]:
+        """What is going on now: plain numbers for the progress display."""
+        latest = self._sampler.latest if self._sampler else None
+        live = self._generator.live() if self._generator else None
+        now_ns = self._clock.now_ns()
+        return {
+            "trial_id": self.spec.trial_id,
+            "phase": self._phase,
+            "phase_left_ns": max(0, self._phase_ends_ns - now_ns) if self._phase_ends_ns else None,
+            "rss_bytes": latest.rss_bytes if latest else None,
+            "rate_rps": live.rate_rps if live else None,
+            "sent": live.sent if live else 0,
+            "failed": live.failed if live else 0,
+        }
+
+    def _record(self, exit_record: ExitRecord | None) -> TrialRecord:
+        spec = self.spec
+        return TrialRecord(
+            schema_version=SCHEMA_VERSION,
+            run_id=spec.run_id,
+            trial_id=spec.trial_id,
+            block=spec.block,
+            position=spec.position,
+            attempt=spec.attempt,
+            configuration=spec.configuration,
+            baseline=spec.baseline,
+            workload=spec.workload,
+            node_id=self.node.node_id,
+            node_class=self.node.node_class,
+            started_ns=self._started_ns,
+            finished_ns=self._clock.now_ns(),
+            spec=to_plain(spec),
+            node=self.node.facts,
+            versions=versions(),
+            clock={"offset_ns": self._clock.offset_ns, "error_ns": self._clock.error_ns},
+            phases=self._spans,
+            peaks=self._peaks,
+            limits=self._limits,
+            applied=self._applied,
+            load=self._load,
+            exit=exit_record,
+            findings=self._findings,
+        )
