@@ -1,0 +1,1 @@
+"""Samplers: what is read from the service and its machine while a trial runs."""

@@ -1,0 +1,270 @@
+"""One sample of the service's process tree on Linux, from /proc and from its control group.
+
+Per process two files are read, each kept open and read with one system call:
+`/proc/PID/status` (one consistent set of memory counters, the kernel's peak and the threads) and
+`/proc/PID/stat` (faults and CPU time). Both cost the kernel a walk over counters, not over pages.
+CPU times are printed in clock ticks (10 ms), though their sum is exact to that resolution.
+Formats: proc_pid_status(5), proc_pid_stat(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from workers.limits.limiter import GroupCounters, Limiter
+
+DESCENDANTS_EVERY_NS = 1_000_000_000
+"""How old the list of processes in the tree may be."""
+
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_RESET_PEAK_RSS = b"5"
+_READ_BYTES = 8192
+_NO_GROUP = GroupCounters()
+_STATUS = re.compile(
+    rb"VmSize:\s+(\d+) kB\n.*?VmHWM:\s+(\d+) kB\nVmRSS:\s+(\d+) kB\n"
+    rb"RssAnon:\s+(\d+) kB\nRssFile:\s+(\d+) kB\n.*?VmSwap:\s+(\d+) kB\n.*?Threads:\t(\d+)\n",
+    re.DOTALL,
+)
+
+
+class MemorySample(NamedTuple):
+    """One row of the memory table without its time and phase: the same names, in that order."""
+
+    processes: int
+    threads: int
+    rss_bytes: int
+    rss_anon_bytes: int
+    rss_file_bytes: int
+    swap_bytes: int
+    virtual_bytes: int
+    peak_rss_bytes: int | None
+    cpu_user_ns: int
+    cpu_system_ns: int
+    minor_faults: int
+    major_faults: int
+    cgroup_usage_bytes: int | None
+    cgroup_peak_bytes: int | None
+    cgroup_anon_bytes: int | None
+    cgroup_file_bytes: int | None
+    cgroup_limit_hits: int | None
+    cgroup_oom_kills: int | None
+    pressure_some_ns: int | None
+    pressure_full_ns: int | None
+
+
+class ProcessReading(NamedTuple):
+    """Counters of one process: sizes in KiB, CPU in clock ticks."""
+
+    virtual_kib: int
+    peak_rss_kib: int
+    rss_kib: int
+    rss_anon_kib: int
+    rss_file_kib: int
+    swap_kib: int
+    threads: int
+    minor_faults: int
+    major_faults: int
+    user_ticks: int
+    system_ticks: int
+
+
+def parse_process(status: bytes, stat: bytes) -> ProcessReading | None:
+    """The counters from the texts of both files; None for a process without memory (a zombie)."""
+    found = _STATUS.search(status)
+    if found is None:
+        return None
+    # The name in brackets may hold blanks and brackets itself: count from the last one.
+    fields = stat[stat.rfind(b")") + 2 :].split(None, 13)
+    if len(fields) < 13:
+        return None
+    virtual, peak, rss, anon, file, swap, threads = map(int, found.groups())
+    return ProcessReading(
+        virtual, peak, rss, anon, file, swap, threads,
+        int(fields[7]), int(fields[9]), int(fields[11]), int(fields[12]),
+    )  # fmt: skip
+
+
+class ProcessFiles:
+    """The two files of one process, kept open. They stay bound to this process: a later one with
+    the same id is never read by mistake.
+    """
+
+    __slots__ = ("_stat", "_status", "last")
+
+    def __init__(self, pid: int) -> None:
+        """Open the files. Raises OSError when there is no such process."""
+        self._status = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(self._status)
+            raise
+        self.last: ProcessReading | None = None
+
+    def read(self) -> ProcessReading | None:
+        """The counters now; None when the process has ended."""
+        try:
+            status = os.pread(self._status, _READ_BYTES, 0)
+            stat = os.pread(self._stat, _READ_BYTES, 0)
+        except OSError:
+            return None
+        reading = parse_process(status, stat)
+        if reading:
+            self.last = reading
+        return reading
+
+    def close(self) -> None:
+        """Close both files."""
+        os.close(self._status)
+        os.close(self._stat)
+
+
+class ProcessSampler:
+    """Reads the tree of `main_pid` and the group of `limiter`. Used by one thread at a time."""
+
+    def __init__(self, main_pid: int, limiter: Limiter) -> None:
+        """Open the main process. Its end, before or later, shows as `sample` giving None."""
+        self.main_pid = main_pid
+        self._limiter = limiter
+        self._others: dict[int, ProcessFiles] = {}
+        self._ended = [0, 0, 0, 0]  # minor and major faults, user and system ticks
+        self._listed_ns = -DESCENDANTS_EVERY_NS
+        self._strangers: frozenset[int] = frozenset()
+        self._main: ProcessFiles | None = None
+        with contextlib.suppress(OSError):
+            self._main = ProcessFiles(main_pid)
+            self._strangers = frozenset({main_pid, _parent_of(main_pid)})
+
+    def sample(self) -> MemorySample | None:
+        """Read everything once; None when the main process has ended."""
+        main = self._main.read() if self._main else None
+        if main is None:
+            return None
+        now_ns = time.monotonic_ns()
+        if now_ns - self._listed_ns >= DESCENDANTS_EVERY_NS:
+            self._listed_ns = now_ns
+            self._refresh()
+        total = self._sum(main) if self._others or any(self._ended) else main
+        return self._row(main, total, self._limiter.read() or _NO_GROUP)
+
+    def reset_peak(self) -> bool:
+        """Begin a new kernel peak of resident memory; False when that is not permitted."""
+        try:
+            Path(f"/proc/{self.main_pid}/clear_refs").write_bytes(_RESET_PEAK_RSS)
+        except OSError:
+            return False
+        return True
+
+    def peak_rss_bytes(self) -> int | None:
+        """The kernel's peak of the main process; None when it has ended."""
+        main = self._main.read() if self._main else None
+        return main.peak_rss_kib * 1024 if main else None
+
+    def close(self) -> None:
+        """Close all files. `sample` gives None from then on."""
+        for files in self._others.values():
+            files.close()
+        self._others.clear()
+        if self._main:
+            self._main.close()
+            self._main = None
+
+    def _row(
+        self, main: ProcessReading, total: ProcessReading, group: GroupCounters
+    ) -> MemorySample:
+        return MemorySample(
+            1 + len(self._others),
+            total.threads,
+            total.rss_kib * 1024,
+            total.rss_anon_kib * 1024,
+            total.rss_file_kib * 1024,
+            total.swap_kib * 1024,
+            total.virtual_kib * 1024,
+            main.peak_rss_kib * 1024,
+            total.user_ticks * _TICK_NS,
+            total.system_ticks * _TICK_NS,
+            total.minor_faults,
+            total.major_faults,
+            *group,
+        )  # fmt: skip
+
+    def _sum(self, main: ProcessReading) -> ProcessReading:
+        """Sums over the tree. What an ended process used stays in its counters since start."""
+        readings = [main]
+        for pid in list(self._others):
+            reading = self._others[pid].read()
+            if reading:
+                readings.append(reading)
+            else:
+                self._forget(pid)
+        sums = [sum(column) for column in zip(*readings, strict=True)]
+        sums[7:] = map(sum, zip(sums[7:], self._ended, strict=True))
+        return ProcessReading(*sums)
+
+    def _forget(self, pid: int) -> None:
+        files = self._others.pop(pid)
+        if files.last:
+            self._ended = list(map(sum, zip(self._ended, files.last[7:], strict=True)))
+        files.close()
+
+    def _refresh(self) -> None:
+        wanted = set(self._tree()) - self._strangers
+        for pid in self._others.keys() - wanted:
+            self._forget(pid)
+        for pid in wanted - self._others.keys():
+            with contextlib.suppress(OSError):
+                self._others[pid] = ProcessFiles(pid)
+
+    def _tree(self) -> Iterable[int]:
+        """All processes of the service but the main one, as far as the system can tell.
+
+        The members of its group, or its descendants: without a group a process that outlived its
+        parent is not found.
+        """
+        return self._limiter.processes() or descendants(self.main_pid)
+
+
+def _parent_of(pid: int) -> int:
+    """Parent's id; the launcher, which is a member of the group but not of the service."""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    return int(stat[stat.rfind(b")") + 2 :].split(None, 2)[1])
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of all descendants of a process."""
+    if not Path(f"/proc/{pid}/task/{pid}/children").exists():
+        return _descendants_by_scan(pid)
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        children = _children(queue.pop())
+        found += children
+        queue += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Children of all threads of a process, from /proc/PID/task/TID/children (proc(5))."""
+    children: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - half the cost of Path
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/task/{thread}/children").read_bytes()
+                children += map(int, text.split())
+    return children
+
+
+def _descendants_by_scan(pid: int) -> list[int]:
+    """For kernels built without CONFIG_PROC_CHILDREN: look at every process's parent."""
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []

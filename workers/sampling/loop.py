@@ -1,0 +1,167 @@
+"""The sampling thread: one row at each of a fixed series of instants, and the peaks by phase."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from results.clock import ClockMap
+from results.record import PhasePeak
+from workers.limits.limiter import Limiter
+from workers.sampling.linux import MemorySample, ProcessSampler
+
+Sink = Callable[[dict[str, list[Any]]], object]
+"""Takes rows as columns."""
+
+EventSink = Callable[[str, str, str, float | None], object]
+"""Takes an event: its kind, level, message and figure."""
+
+INTERVAL_MIN_NS = 10_000_000
+INTERVAL_MAX_NS = 1_000_000_000
+FLUSH_EVERY_NS = 500_000_000
+COLUMNS = ("time_ns", "phase", *MemorySample._fields)
+_PEAK = COLUMNS.index("peak_rss_bytes")
+_GROUP_PEAK = COLUMNS.index("cgroup_peak_bytes")
+
+
+class SampleLoop:
+    """Samples a process tree until it ends or `stop` is called.
+
+    The instants are start + k × interval, whatever one sample takes; instants that passed
+    without a sample are counted in `gaps` and told as `sample_gap` events.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        limiter: Limiter,
+        *,
+        interval_ns: int,
+        sink: Sink,
+        phase: Callable[[], str],
+        clock: ClockMap,
+        on_event: EventSink | None = None,
+    ) -> None:
+        """Prepare. Raises ValueError for a rate outside 1 to 100 samples a second."""
+        if not INTERVAL_MIN_NS <= interval_ns <= INTERVAL_MAX_NS:
+            raise ValueError(f"sampling interval must be 10 ms to 1 s, not {interval_ns} ns")
+        self._sampler = ProcessSampler(pid, limiter)
+        self._limiter = limiter
+        self._interval_ns = interval_ns
+        self._sink = sink
+        self._phase = phase
+        self._clock = clock
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self._rows: list[tuple[Any, ...]] = []
+        self._untold_gaps = 0
+        # Until a reset fails, the kernel's peaks are those of this phase; the first phase began
+        # with the process and its group.
+        self._peaks_phase = phase()
+        self._rss_peak_is_phase = self._group_peak_is_phase = True
+        self._failure: Exception | None = None
+        self.latest: MemorySample | None = None
+        self.gaps = 0
+        self.samples = 0
+        self.cpu_ns = 0
+
+    def start(self) -> None:
+        """Start sampling; the first sample is taken at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and hand over the last rows. Raises what made the thread fail, if so."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        with self._lock:
+            self._sampler.close()
+        if self._failure:
+            raise self._failure
+
+    def begin_phase(self, previous: str) -> PhasePeak:
+        """Call right after the phase changed: gives the ended phase's peaks, begins new ones.
+
+        A peak that could not be reset at the ended phase's start, or can't be read any more, is
+        None there.
+        """
+        with self._lock:
+            group = self._limiter.read()
+            rss = self._sampler.peak_rss_bytes()
+            peak = PhasePeak(
+                previous,
+                rss if self._rss_peak_is_phase else None,
+                group.peak_bytes if group and self._group_peak_is_phase else None,
+            )
+            self._rss_peak_is_phase = self._sampler.reset_peak()
+            self._group_peak_is_phase = self._limiter.reset_peak()
+            self._peaks_phase = self._phase()
+        return peak
+
+    def _run(self) -> None:
+        try:
+            self._sample_until_stopped()
+        except Exception as error:
+            self._failure = error
+
+    def _sample_until_stopped(self) -> None:
+        due_ns = time.monotonic_ns()
+        flush_ns = due_ns + FLUSH_EVERY_NS
+        while self._take():
+            now_ns = time.monotonic_ns()
+            if now_ns >= flush_ns:
+                self._flush()
+                flush_ns = now_ns + FLUSH_EVERY_NS
+            due_ns = self._next_due(due_ns)
+            if self._stop.wait(max(0, due_ns - time.monotonic_ns()) / 1e9):
+                break
+        self._flush()
+
+    def _next_due(self, due_ns: int) -> int:
+        """The next instant that is still ahead; those that passed meanwhile are gaps."""
+        due_ns += self._interval_ns
+        late_ns = time.monotonic_ns() - due_ns
+        if late_ns < 0:
+            return due_ns
+        missed = late_ns // self._interval_ns + 1
+        self.gaps += missed
+        self._untold_gaps += missed
+        return due_ns + missed * self._interval_ns
+
+    def _take(self) -> bool:
+        """One sample; False when the main process has ended."""
+        with self._lock:
+            time_ns, phase = time.monotonic_ns(), self._phase()
+            sample = self._sampler.sample()
+            peaks_hold = phase == self._peaks_phase
+        if sample is None:
+            return False
+        row = (self._clock.utc_ns(time_ns), phase, *sample)
+        # Between the phase's change and the reset, the kernel's peaks are still the old phase's.
+        if not (peaks_hold and self._rss_peak_is_phase):
+            row = _without(row, _PEAK)
+        if not peaks_hold:
+            row = _without(row, _GROUP_PEAK)
+        self._rows.append(row)
+        self.latest = sample
+        self.samples += 1
+        return True
+
+    def _flush(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self._sink(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+        if self._untold_gaps and self._on_event:
+            missed, self._untold_gaps = self._untold_gaps, 0
+            text = f"{missed} sampling instants passed without a sample"
+            self._on_event("sample_gap", "warning", text, float(missed))
+        self.cpu_ns = time.thread_time_ns()
+
+
+def _without(row: tuple[Any, ...], index: int) -> tuple[Any, ...]:
+    """The row with one value unknown."""
+    return (*row[:index], None, *row[index + 1 :])
