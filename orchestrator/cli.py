@@ -129,7 +129,7 @@ def plan(
     from orchestrator.answers import print_plan
     from orchestrator.run import load_plan
 
-    print_plan(load_plan(matrix, trials, seed), _console(), as_json=as_json)
+    print_plan(*load_plan(matrix, trials=trials, seed=seed), _console(), as_json=as_json)
 
 
 @app.command()
@@ -239,14 +239,15 @@ def init(
         Path("matrix.yaml")
     ),
 ) -> None:
-    """Write a commented matrix for your own service.
+    """Write a commented matrix and a first scenario for your own service.
 
     Example: bench init ./my-service -o matrix.yaml
     """
     from orchestrator.starter import write_starter_matrix
 
-    write_starter_matrix(service, target)
-    typer.echo(f"wrote {target}; look through it, then: bench run {target}")
+    scenario = write_starter_matrix(service, target)
+    typer.echo(f"wrote {target}" + (f" and {scenario}" if scenario else ""))
+    typer.echo(f"look through it, then: bench plan {target}")
 
 
 @app.command()

@@ -6,7 +6,6 @@ is in the spool, and the record's findings say whether it may be used.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 
 from results import validity
 from results.clock import ClockMap
-from results.errors import HeapgateError, Interrupted, UserError
+from results.errors import HeapgateError, Interrupted
 from results.record import (
     ExitRecord,
     Finding,
