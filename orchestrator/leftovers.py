@@ -337,7 +337,7 @@ def _lease_path(run_id: str) -> Path:
 def _write_whole(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
     try:
-        with open(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         Path(name).replace(path)
     except OSError:
