@@ -83,6 +83,20 @@ def remove(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def clear() -> int:
+    """Remove all that can be fetched or made again; returns how many bytes that were."""
+    kept = {"locks", "scratch"}
+    doomed = [p for p in root().glob("*") if p.is_dir() and p.name not in kept]
+    size_bytes = sum(_tree_bytes(path) for path in doomed)
+    for path in doomed:
+        remove(path)
+    return size_bytes
+
+
+def _tree_bytes(folder: Path) -> int:
+    return sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file())
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

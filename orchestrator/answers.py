@@ -1,0 +1,232 @@
+"""What the commands print: each function reads, lays out, prints; none decides."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.progress import format_bytes, format_seconds, trial_figures
+from results.errors import EnvironmentLacks, UserError
+
+if TYPE_CHECKING:
+    from orchestrator.matrix import Matrix
+    from orchestrator.plan import Plan
+    from results.archive import Archive, RunEntry
+
+PLAN_ROWS_MAX = 24
+STATUS_STYLES = {"complete": "green", "interrupted": "yellow", "incomplete": "red"}
+CHECK_STYLES = {"ok": "green", "limited": "yellow", "missing": "red"}
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output, for programs."""
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def print_plan(matrix: Matrix, plan: Plan, console: Console, *, as_json: bool) -> None:
+    """The trials in their order, and how long they will take."""
+    if as_json:
+        print_json(
+            {
+                "service": matrix.service.name,
+                "seed": matrix.seed,
+                "blocks": matrix.trials,
+                "estimate_ns": plan.estimate_ns,
+                "warnings": plan.warnings,
+                "trials": [trial.to_plain() for trial in plan.trials],
+            }
+        )
+        return
+    console.print(
+        f"[bold]{escape(matrix.service.name)}[/]: {plan_summary(matrix, plan)}", highlight=False
+    )
+    table = _table("trial", "block", "configuration", "workload")
+    for trial in plan.trials[:PLAN_ROWS_MAX]:
+        name = escape(trial.configuration) + (" [dim](baseline)[/]" if trial.baseline else "")
+        table.add_row(trial.trial_id, str(trial.block), name, trial.workload)
+    console.print(table)
+    if len(plan.trials) > PLAN_ROWS_MAX:
+        console.print(f"… and {len(plan.trials) - PLAN_ROWS_MAX:,} more; --json lists them all")
+    for warning in plan.warnings:
+        console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
+
+
+def plan_summary(matrix: Matrix, plan: Plan) -> str:
+    """How many trials of what, and for how long, in one line."""
+    return (
+        f"{len(plan.trials):,} trials = {matrix.trials} blocks of {len(plan.configurations)} "
+        f"configurations ({', '.join(plan.configurations)}), about "
+        f"{format_seconds(plan.estimate_ns / 1e9)} after building"
+    )
+
+
+def print_runs(archive_path: Path, console: Console, *, as_json: bool) -> None:
+    """All runs of an archive, the oldest first."""
+    from results.archive import Archive
+
+    archive = Archive(archive_path)
+    rows = [_run_row(archive, entry) for entry in archive.runs()]
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        console.print(f"no runs in {archive_path} yet; try: bench demo", highlight=False)
+        return
+    table = _table("run", "service", "began (UTC)", "status", "trials", "valid")
+    for row in rows:
+        style = STATUS_STYLES.get(row["status"], "default")
+        table.add_row(
+            row["run_id"],
+            row["service"],
+            _when(row["started_ns"]),
+            f"[{style}]{row['status']}[/]",
+            str(row["planned"]),
+            str(row["valid"]),
+        )
+    console.print(table)
+
+
+def _run_row(archive: Archive, entry: RunEntry) -> dict[str, Any]:
+    document = entry.document
+    valid = {r.trial_id.partition("~")[0] for r in archive.records(entry.run_id) if r.valid}
+    return {
+        "run_id": entry.run_id,
+        "service": document["service"],
+        "status": entry.status,
+        "started_ns": document["started_ns"],
+        "finished_ns": document["finished_ns"],
+        "planned": len(document["planned"]),
+        "valid": len(valid),
+        "path": str(entry.path),
+    }
+
+
+def _when(time_ns: int | None) -> str:
+    return f"{datetime.fromtimestamp(time_ns / 1e9, UTC):%Y-%m-%d %H:%M}" if time_ns else "–"
+
+
+def print_run_details(archive_path: Path, name: str, console: Console, *, as_json: bool) -> None:
+    """One run: what was built, every trial with its figures and every reason for doubt."""
+    from results.archive import Archive
+
+    archive = Archive(archive_path)
+    entry = archive.run(name)
+    records = archive.records(entry.run_id)
+    if as_json:
+        more = {
+            "builds": entry.document["builds"],
+            "trials": [json.loads(record.to_json()) for record in records],
+        }
+        print_json(_run_row(archive, entry) | more)
+        return
+    document = entry.document
+    console.print(
+        f"[bold]{entry.run_id}[/] {escape(document['service'])}, {entry.status}, "
+        f"began {_when(document['started_ns'])} UTC, seed {document['seed']}, {entry.path}",
+        highlight=False,
+    )
+    _print_builds(document["builds"], console)
+    _print_trials(records, console)
+    _print_limits(records, console)
+    sealed = {record.trial_id for record in records}
+    for trial_id in archive.trial_names(entry.run_id):
+        if trial_id not in sealed:
+            console.print(f"[yellow]![/] {trial_id} was cut off before it was sealed")
+
+
+def _print_builds(builds: dict[str, Any], console: Console) -> None:
+    table = _table("configuration", "Go", "size", "SHA-256", "flags")
+    for name, build in builds.items():
+        table.add_row(
+            escape(name),
+            build["go_version"] or "–",
+            format_bytes(build["size_bytes"]),
+            build["sha256"][:16],
+            escape(" ".join(build["build_flags"])) or "–",
+        )
+    console.print(table)
+
+
+def _print_trials(records: list[Any], console: Console) -> None:
+    table = _table("trial", "", "figures and reasons for doubt")
+    for record in records:
+        mark = "[green]valid[/]" if record.valid else "[red]invalid[/]"
+        doubts = "".join(
+            f"\n[{'red' if f.level == 'invalid' else 'yellow'}]{escape(f.text)}[/]"
+            for f in record.findings
+            if f.level != "note"
+        )
+        table.add_row(record.trial_id, mark, escape(trial_figures(record)) + doubts)
+    console.print(table)
+
+
+def _print_limits(records: list[Any], console: Console) -> None:
+    """Each limit once for each configuration: asked, read back, in force."""
+    seen = {(r.configuration, limit.name): limit for r in records for limit in r.limits}
+    if not seen:
+        return
+    table = _table("configuration", "limit", "asked", "read back", "by", "")
+    for (configuration, name), limit in seen.items():
+        table.add_row(
+            configuration,
+            name,
+            f"{limit.asked:,.10g}",
+            "–" if limit.read_back is None else f"{limit.read_back:,.10g}",
+            limit.mechanism,
+            "in force" if limit.enforced else f"[yellow]{escape(limit.reason)}[/]",
+        )
+    console.print(table)
+
+
+def print_doctor(console: Console, *, as_json: bool) -> None:
+    """What this machine can and can't do. Raises EnvironmentLacks when no run would work."""
+    import dataclasses
+
+    from orchestrator.doctor import examine
+
+    checks = examine()
+    if as_json:
+        print_json([dataclasses.asdict(check) for check in checks])
+    else:
+        table = _table("", "found")
+        for check in checks:
+            style = CHECK_STYLES[check.status]
+            text = escape(check.found)
+            if check.consequence:
+                text += f"\n[{style}]{escape(check.consequence)}[/]"
+            if check.remedy:
+                text += f"\n[dim]→ {escape(check.remedy)}[/]"
+            table.add_row(f"[{style}]{check.name}[/]", text)
+        console.print(table)
+    missing = [check.name for check in checks if check.status == "missing"]
+    if missing:
+        raise EnvironmentLacks(f"no run is possible here, for lack of: {', '.join(missing)}")
+
+
+def print_clean(console: Console, *, cache: bool) -> None:
+    """Say what was removed; the sweep itself happened when the command started."""
+    from orchestrator import cache as cache_folder
+    from orchestrator.leftovers import leases_folder
+
+    held = sorted(path.stem for path in leases_folder().glob("*.json"))
+    console.print("nothing of a killed run is left" if not held else f"in use: {', '.join(held)}")
+    if cache and held:
+        raise UserError("a run is going on: the cache can be removed when it has ended")
+    if cache:
+        freed = cache_folder.clear()
+        console.print(f"removed {format_bytes(freed)} of cached toolchains and builds")
