@@ -42,7 +42,7 @@ class TableFormat(StrEnum):
 MatrixPath = Annotated[Path, typer.Argument(help="The matrix file.", show_default=False)]
 ArchivePath = Annotated[
     Path | None,
-    typer.Option("--archive", "-a", help="Folder of runs [default: $HEAPGATE_ARCHIVE or archive]."),
+    typer.Option("--archive", "-a", help="Folder of runs; else $HEAPGATE_ARCHIVE, else ./archive."),
 ]
 RunName = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
@@ -151,7 +151,7 @@ def resume(
 @app.command()
 def compare(
     run_names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs [default: latest].")
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; else the latest.")
     ] = None,
     archive: ArchivePath = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,

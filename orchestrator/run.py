@@ -239,6 +239,7 @@ def _measuring_node(
     with ExitStack() as stack:
         progress.step("starting Ray and the collector")
         started_s = time.monotonic()
+        run.document["cluster_started_ns"] = time.time_ns()
         stack.enter_context(_run_marker(run.run_id))
         # All that is started from here on inherits these cores and leaves the others to the
         # service.

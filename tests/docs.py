@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ def cli_reference() -> str:
         check=True,
         cwd=DOCS.parent,
     )
-    return done.stdout.rstrip() + "\n"
+    return html.unescape(done.stdout).rstrip() + "\n"
 
 
 def pages() -> dict[str, str]:

@@ -80,6 +80,7 @@ class Trial:
         self._load: LoadRecord | None = None
         self._noise: tuple[CoreUsage, int] | None = None
         self.abort: HeapgateError | None = None
+        self._failure: ServiceFailed | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="trial-", dir=node.work_root))
         self._spool = Spool(node.spool_root, spec.run_id, spec.trial_id)
         self._events = self._spool.stream(EVENTS)
@@ -162,6 +163,7 @@ class Trial:
             sink=self._spool.stream(MEMORY).append,
             phase=self._current_phase,
             clock=self._clock,
+            on_event=self._note,
         )
         self._sampler.start()
 
@@ -216,6 +218,11 @@ class Trial:
         self._begin("teardown")
         self._attempt(self._stop_load)
         exit_record = self._stop_service()
+        if self._failure:
+            last_words = self._stderr.last_lines if self._stderr else ()
+            self._findings.append(
+                validity.service_failed(self._failure.cause, str(self._failure), last_words)
+            )
         self._begin(None)
         record = self._record(exit_record)
         record.findings = validity.judge(record, self._spool.row_counts(), self._noise)
