@@ -1,0 +1,43 @@
+"""What is generated and committed is what would be generated now."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs import DOCS, pages
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_wire_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
+    subprocess.run(
+        [
+            sys.executable, "-m", "grpc_tools.protoc",
+            "--proto_path=results/wire=proto/heapgate/telemetry/v1",
+            f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}", f"--pyi_out={tmp_path}",
+            "results/wire/telemetry.proto",
+        ],
+        cwd=ROOT,
+        check=True,
+    )  # fmt: skip
+    made = sorted((tmp_path / "results" / "wire").iterdir())
+    assert len(made) == 3
+    for path in made:
+        assert path.read_text() == (ROOT / "results" / "wire" / path.name).read_text(), path.name
+
+
+@pytest.mark.parametrize("name", ["matrix.md", "sql.md", "cli.md"])
+def test_the_reference_pages_are_up_to_date(name: str) -> None:
+    assert (DOCS / name).read_text() == pages()[name], "run: make docs"
+
+
+def test_every_command_has_an_example() -> None:
+    text = pages()["cli.md"]
+    commands = [part for part in text.split("\n## `bench ")[1:]]
+    assert len(commands) >= 12
+    for command in commands:
+        assert "Example: bench" in command, command.splitlines()[0]
