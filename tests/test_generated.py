@@ -37,7 +37,7 @@ def test_the_reference_pages_are_up_to_date(name: str) -> None:
 
 def test_every_command_has_an_example() -> None:
     text = pages()["cli.md"]
-    commands = [part for part in text.split("\n## `bench ")[1:]]
+    commands = text.split("\n## `bench ")[1:]
     assert len(commands) >= 12
     for command in commands:
         assert "Example: bench" in command, command.splitlines()[0]
