@@ -11,8 +11,7 @@ from typing import Any
 
 from results.errors import EnvironmentLacks
 from workers.affinity import CoreSplit
-from workers.agent import AgentProcess
-from workers.delivery import wait_delivered
+from workers.agent import AgentProcess, wait_delivered
 from workers.facts import node_class, node_facts, node_id
 from workers.spec import NodeSettings, TrialSpec
 from workers.trial import NodeContext, Trial
@@ -79,9 +78,8 @@ class NodeRuntime:
         return outcome
 
     def _deliver(self, trial_id: str) -> list[str]:
-        if not self._agent.alive():
-            self._agent.restart()
-        return wait_delivered(Path(self._settings.spool_root), trial_id, DELIVERY_TIMEOUT_S)
+        root = Path(self._settings.spool_root)
+        return wait_delivered(root, trial_id, DELIVERY_TIMEOUT_S, self._agent)
 
     def snapshot(self) -> dict[str, Any]:
         """The running trial's state, or an empty dict between trials."""

@@ -1,0 +1,195 @@
+"""The spool: every batch of rows is a file on the node's disk before anything else happens to it.
+
+Layout below the spool's root, for one trial:
+
+    <trial_id>/open.json                       which run and trial it is
+    <trial_id>/<stream>/00000001.arrow         one record batch: an Arrow IPC stream
+    <trial_id>/<stream>/totals.json            batches, rows and digest so far
+    <trial_id>/finish.json, service.log        written last: no more batches will come
+
+A batch appears under its final name by rename, so a reader never sees half of one. The agent
+(`workers/agent.py`) sends the files and removes what the collector has on disk. Several processes
+may write one trial, each its own streams.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from results.schema import TableSchema
+
+FLUSH_ROWS = 4096
+FLUSH_EVERY_S = 0.5
+LOG_BYTES_MAX = 16 * 2**20
+"""A longer service log is cut in the middle: its beginning and its end tell most."""
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+class StreamWriter:
+    """Rows of one table, as batches in files. May be used by several threads.
+
+    A disk that is full must not stop a measurement: rows that could not be written are counted in
+    `lost_rows`, and the trial's totals tell.
+    """
+
+    def __init__(self, folder: Path, table: TableSchema) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._schema = table.arrow
+        self._lock = threading.Lock()
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._flushed_s = time.monotonic()
+        self._digest = hashlib.sha256()
+        self._sequence = 0
+        self.rows = 0
+        self.lost_rows = 0
+        self._write_totals()
+
+    def append(self, columns: Columns) -> None:
+        """Add rows as columns of equal length; a nullable column may be left out."""
+        self.write(_batch(self._schema, columns))
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add a batch of this table's schema."""
+        with self._lock:
+            self._waiting.append(batch)
+            self._waiting_rows += batch.num_rows
+            due = time.monotonic() - self._flushed_s >= FLUSH_EVERY_S
+            if due or self._waiting_rows >= FLUSH_ROWS:
+                self._flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._lock:
+            self._flush()
+
+    close = flush
+
+    def _flush(self) -> None:
+        self._flushed_s = time.monotonic()
+        if not self._waiting_rows:
+            return
+        batches, self._waiting = self._waiting, []
+        rows, self._waiting_rows = self._waiting_rows, 0
+        try:
+            data = _encoded(self._schema, batches)
+            _write_whole(self._folder / f"{self._sequence + 1:08d}.arrow", data)
+        except OSError:
+            self.lost_rows += rows
+            return
+        self._sequence += 1
+        self.rows += rows
+        self._digest.update(hashlib.sha256(data).digest())
+        self._write_totals()
+
+    def _write_totals(self) -> None:
+        totals = {
+            "batches": self._sequence,
+            "rows": self.rows,
+            "lost_rows": self.lost_rows,
+            "digest": self._digest.hexdigest(),
+        }
+        try:
+            _write_whole(self._folder / "totals.json", json.dumps(totals).encode())
+        except OSError:
+            return  # the batch itself could be written: the next one says the same and more
+
+
+class Spool:
+    """One trial's folder in the spool."""
+
+    def __init__(self, root: Path, run_id: str, trial_id: str) -> None:
+        self.folder = Path(root) / trial_id
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._writers: dict[str, StreamWriter] = {}
+        opened = self.folder / "open.json"
+        if not opened.exists():
+            identity = {"run_id": run_id, "trial_id": trial_id}
+            _write_whole(opened, json.dumps(identity).encode())
+
+    def stream(self, table: TableSchema) -> StreamWriter:
+        """The writer of a table's stream; the same one each time."""
+        if table.name not in self._writers:
+            self._writers[table.name] = StreamWriter(self.folder / table.name, table)
+        return self._writers[table.name]
+
+    def row_counts(self) -> dict[str, int]:
+        """Rows by stream, those of other processes too."""
+        for writer in self._writers.values():
+            writer.flush()
+        return {name: totals["rows"] for name, totals in self.totals().items()}
+
+    def lost_rows(self) -> int:
+        """Rows that could not be written here, in all streams."""
+        return sum(int(totals["lost_rows"]) for totals in self.totals().values())
+
+    def totals(self) -> dict[str, dict[str, Any]]:
+        """Batches, rows, lost rows and digest by stream, as its writer noted them last."""
+        return {
+            path.parent.name: json.loads(path.read_bytes())
+            for path in sorted(self.folder.glob("*/totals.json"))
+        }
+
+    def finish(self, record_json: str, log: Path | None) -> None:
+        """No more batches will come: hand the record, the log and the totals to the agent."""
+        for writer in self._writers.values():
+            writer.close()
+        if log is not None:
+            (self.folder / "service.log").write_bytes(_cut(log))
+        document = {"totals": self.totals(), "trial_json": record_json}
+        _write_whole(self.folder / "finish.json", json.dumps(document).encode())
+
+    def remove(self) -> None:
+        """Forget the trial."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _batch(schema: pa.Schema, columns: Columns) -> pa.RecordBatch:
+    rows = len(next(iter(columns.values())))
+    arrays = [
+        pa.array(columns[field.name], type=field.type)
+        if field.name in columns
+        else pa.nulls(rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _encoded(schema: pa.Schema, batches: list[pa.RecordBatch]) -> bytes:
+    """One batch as an Arrow IPC stream, its dictionaries made one."""
+    table = pa.Table.from_batches(batches, schema=schema).unify_dictionaries().combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for batch in table.to_batches():
+            writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _cut(log: Path) -> bytes:
+    data = log.read_bytes()
+    if len(data) <= LOG_BYTES_MAX:
+        return data
+    half = LOG_BYTES_MAX // 2
+    return data[:half] + b"\n[... cut ...]\n" + data[-half:]
