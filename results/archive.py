@@ -134,7 +134,7 @@ def _record(path: Path) -> TrialRecord | None:
     """None for a `trial.json` that can't be read: its trial counts as missing."""
     try:
         return TrialRecord.read(path)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

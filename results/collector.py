@@ -83,7 +83,7 @@ class TrialWriter:
     def _record(self, finish: wire.FinishTrial, found: list[str]) -> TrialRecord:
         try:
             record = TrialRecord.from_json(finish.trial_json.decode())
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Refusal(f"the trial's record can't be read: {error}") from error
         accounts = self.accounts()
         record.rows = {name: account.rows for name, account in accounts.items()}

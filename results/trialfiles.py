@@ -43,8 +43,10 @@ class TableFile:
     def __init__(self, path: Path, table: TableSchema) -> None:
         self._path = path
         self._schema = table.arrow
+        # One word from the start: Arrow takes growth from an empty dictionary for a replacement,
+        # which the file format does not have.
         self._words: dict[str, dict[str | None, int]] = {
-            field.name: {} for field in self._schema if pa.types.is_dictionary(field.type)
+            field.name: {"": 0} for field in self._schema if pa.types.is_dictionary(field.type)
         }
         self._file = path.open("wb")
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)

@@ -311,8 +311,6 @@ def test_a_full_disk_under_the_spool_is_counted_and_told(tmp_path: Path) -> None
         subprocess.run(["umount", str(small)], check=True)
 
 
-
-
 @given(
     st.lists(
         st.tuples(st.integers(-(2**63), 2**63 - 1), st.sampled_from(["idle", "measure"]),

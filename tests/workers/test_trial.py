@@ -41,9 +41,7 @@ def misbehave(toolchain: Toolchain) -> BinarySpec:
 
 
 @pytest.fixture
-def run_trial(
-    toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path
-) -> Iterator[RunTrial]:
+def run_trial(toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path) -> Iterator[RunTrial]:
     """Run one trial of the misbehaving service with the given flags; nothing may stay behind."""
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents[:3]:
@@ -176,8 +174,6 @@ def test_leaks_children(run_trial: RunTrial) -> None:
 
 def test_oom_kill_is_explained(run_trial: RunTrial, needs_memory_cgroup: None) -> None:
     record = run_trial(
-        "-eat",
-        "1GiB",
         "-eat-per-second",
         "400MiB",
         limits=LimitsSpec(memory_max_bytes=64 * 2**20),

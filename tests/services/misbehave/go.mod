@@ -1,0 +1,3 @@
+module heapgate/misbehave
+
+go 1.21

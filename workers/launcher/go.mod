@@ -1,0 +1,3 @@
+module heapgate/launcher
+
+go 1.21
