@@ -61,7 +61,11 @@ class TableFile:
             return False
         if sequence != self.batches + 1:
             raise BadBatch(f"batch {sequence} came after batch {self.batches}")
-        self._append(_decoded(data, self._schema), hashlib.sha256(data).digest())
+        batch = _decoded(data, self._schema)
+        try:
+            self._append(batch, hashlib.sha256(data).digest())
+        except pa.ArrowException as error:
+            raise BadBatch(f"the batch can't be written: {error}") from error
         return True
 
     def _append(self, batch: pa.RecordBatch, digest: bytes) -> None:

@@ -184,6 +184,23 @@ def test_a_gap_in_the_sequence_is_refused(talk: Talk) -> None:
     assert talk(opening())[0].opened.last_sequence == {"events": 1}
 
 
+def test_more_words_than_a_column_can_number_are_refused(talk: Talk) -> None:
+    """Phases are numbered in 8 bits; each of the two batches is right by itself."""
+    phases = [f"phase {n}" for n in range(200)]
+    rows = [event(n) | {"phase": phase} for n, phase in enumerate(phases)]
+    batches = [encoded(EVENTS, rows[:100]), encoded(EVENTS, rows[100:])]
+    answers = talk(opening(), *(sending(n, data) for n, data in enumerate(batches, 1)))
+    assert "can't be written" in answers[-1].refused.reason
+
+
+def test_the_first_error_after_many_answers_without_one_is_kept(talk: Talk, archive: Path) -> None:
+    words = [None, None, "timeout", None, "refused"]
+    batches = [encoded(EVENTS, [event(n, word)]) for n, word in enumerate(words)]
+    messages = [sending(n, data) for n, data in enumerate(batches, 1)]
+    talk(opening(), *messages, finishing(total("events", 5, batches)))
+    assert column(archive / RUN / "trials" / TRIAL / "events.arrow", "kind") == words
+
+
 @pytest.mark.parametrize("stream", ["", "../events", "events-2", "nonsense"])
 def test_a_stream_that_is_no_table_is_refused(talk: Talk, archive: Path, stream: str) -> None:
     answers = talk(opening(), sending(1, encoded(EVENTS, [event(1)]), stream))

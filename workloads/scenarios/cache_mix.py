@@ -1,0 +1,59 @@
+"""Traffic for the session cache: mostly reads, some writes, now and then a report.
+
+An ordinary locustfile. The ids are those of the sessions that the service says it has loaded.
+"""
+
+import json
+import os
+import random
+
+from locust import FastHttpUser, constant, events, task
+
+BODIES = 64
+random_source = random.Random(int(os.environ.get("HEAPGATE_SEED", "1")))
+sessions = {"count": 1}
+
+
+def body_of(number: int, size: int) -> str:
+    """A session as JSON, about as large as those that the service has."""
+    cart = [
+        {"sku": f"sku-{number:06d}", "title": "a thing in a cart " * 2, "quantity": 1, "price": 9.5}
+        for _ in range(size // 512)
+    ]
+    note = "written by the load " * (size // 40)
+    return json.dumps({"user": f"user {number}", "cart": cart, "note": note})[:-1]
+
+
+bodies = [body_of(number, random_source.randrange(2048, 6144)) for number in range(BODIES)]
+
+
+@events.init.add_listener
+def learn_the_ids(environment, **_kwargs):
+    """Forget what an earlier test in this process learned."""
+    sessions["count"] = 1
+
+
+class CacheUser(FastHttpUser):
+    wait_time = constant(0.01)
+
+    def on_start(self):
+        if sessions["count"] == 1:
+            with self.client.get("/healthz", name="health", catch_response=True) as answer:
+                sessions["count"] = answer.json()["sessions"]
+
+    def any_id(self):
+        return f"s{random_source.randrange(sessions['count']):08d}"
+
+    @task(75)
+    def read(self):
+        self.client.get(f"/sessions/{self.any_id()}", name="get session")
+
+    @task(22)
+    def write(self):
+        session_id = self.any_id()
+        body = f'{random_source.choice(bodies)}, "id": "{session_id}"}}'
+        self.client.put(f"/sessions/{session_id}", data=body, name="put session")
+
+    @task(3)
+    def report(self):
+        self.client.get("/report", name="report")

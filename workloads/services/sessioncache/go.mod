@@ -1,0 +1,3 @@
+module heapgate/sessioncache
+
+go 1.22

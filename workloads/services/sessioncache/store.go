@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	shards     = 64
+	renewEvery = time.Second
+)
+
+type shard struct {
+	sync.RWMutex
+	sessions map[string]*Session
+}
+
+// store is a sharded map of sessions with expiry.
+type store struct {
+	options options
+	count   int
+	loaded  atomic.Int64
+	hash    maphash.Seed
+	shards  [shards]shard
+}
+
+func newStore(o options) *store {
+	s := &store{options: o, count: int(o.live / o.object), hash: maphash.MakeSeed()}
+	for n := range s.shards {
+		s.shards[n].sessions = make(map[string]*Session, s.count/shards)
+	}
+	return s
+}
+
+func (s *store) shardOf(id string) *shard {
+	return &s.shards[maphash.String(s.hash, id)%shards]
+}
+
+// ready says whether all sessions are loaded.
+func (s *store) ready() bool { return int(s.loaded.Load()) >= s.count }
+
+// load fills the store.
+func (s *store) load(ctx context.Context) {
+	for number := 0; number < s.count && ctx.Err() == nil; number++ {
+		s.put(s.make(number))
+		s.loaded.Add(1)
+	}
+}
+
+// make gives the session of a number as it comes from elsewhere. Expiry is spread over the time to
+// live, so that sessions don't all end at one moment.
+func (s *store) make(number int) *Session {
+	spread := s.options.ttl * time.Duration(number%1000) / 1000
+	expires := time.Now().Add(s.options.ttl/2 + spread)
+	return throughJSON(makeSession(s.options.seed, number, int(s.options.object), expires))
+}
+
+func (s *store) put(session *Session) {
+	shard := s.shardOf(session.ID)
+	shard.Lock()
+	shard.sessions[session.ID] = session
+	shard.Unlock()
+}
+
+// get returns nil for a session that is not there or has expired.
+func (s *store) get(id string) *Session {
+	shard := s.shardOf(id)
+	shard.RLock()
+	session := shard.sessions[id]
+	shard.RUnlock()
+	if session == nil || time.Now().After(session.Expires) {
+		return nil
+	}
+	return session
+}
+
+// renewForEver replaces expired sessions, so that the live set keeps its size.
+func (s *store) renewForEver(ctx context.Context) {
+	ticker := time.NewTicker(renewEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.renew()
+		}
+	}
+}
+
+func (s *store) renew() {
+	now := time.Now()
+	for n := range s.shards {
+		for _, expired := range s.shards[n].expired(now) {
+			fresh := *expired
+			fresh.Expires = now.Add(s.options.ttl)
+			s.put(throughJSON(fresh))
+		}
+	}
+}
+
+func (s *shard) expired(now time.Time) []*Session {
+	s.RLock()
+	defer s.RUnlock()
+	var found []*Session
+	for _, session := range s.sessions {
+		if now.After(session.Expires) {
+			found = append(found, session)
+		}
+	}
+	return found
+}
+
+// each calls visit with sessions until it returns false.
+func (s *store) each(visit func(*Session) bool) {
+	for n := range s.shards {
+		if !s.shards[n].each(visit) {
+			return
+		}
+	}
+}
+
+func (s *shard) each(visit func(*Session) bool) bool {
+	s.RLock()
+	defer s.RUnlock()
+	for _, session := range s.sessions {
+		if !visit(session) {
+			return false
+		}
+	}
+	return true
+}
