@@ -66,7 +66,9 @@ func descendants() []int {
 	return found
 }
 
-// parentOf reads the state and the parent: fields 3 and 4 of /proc/PID/stat, after the name.
+// parentOf reads the state, the parent and the number of threads: fields 3, 4 and 20 of
+// /proc/PID/stat, counted with the name that ends at the last parenthesis. A process whose main
+// thread has ended while others run is shown as a zombie, yet it lives.
 func parentOf(pid int) (parent int, alive bool) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -74,5 +76,11 @@ func parentOf(pid int) (parent int, alive bool) {
 	}
 	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	parent, err = strconv.Atoi(string(fields[1]))
-	return parent, err == nil && fields[0][0] != 'Z' && fields[0][0] != 'X'
+	ended := fields[0][0] == 'X' || fields[0][0] == 'Z' && !severalThreads(fields[17])
+	return parent, err == nil && !ended
+}
+
+func severalThreads(count []byte) bool {
+	number, err := strconv.Atoi(string(count))
+	return err == nil && number > 1
 }
