@@ -6,12 +6,13 @@ An ordinary locustfile. The ids are those of the sessions that the service says 
 import json
 import os
 import random
+import urllib.request
 
 from locust import FastHttpUser, constant, events, task
 
 BODIES = 64
 random_source = random.Random(int(os.environ.get("HEAPGATE_SEED", "1")))
-sessions = {"count": 1}
+sessions = {"count": 0}
 
 
 def body_of(number: int, size: int) -> str:
@@ -27,19 +28,19 @@ def body_of(number: int, size: int) -> str:
 bodies = [body_of(number, random_source.randrange(2048, 6144)) for number in range(BODIES)]
 
 
-@events.init.add_listener
+@events.test_start.add_listener
 def learn_the_ids(environment, **_kwargs):
-    """Forget what an earlier test in this process learned."""
-    sessions["count"] = 1
+    """Ask once, before there is any load, how many sessions there are."""
+    try:
+        with urllib.request.urlopen(f"{environment.host}/healthz", timeout=5) as answer:
+            sessions["count"] = json.load(answer)["sessions"]
+    except OSError as error:
+        sessions["count"] = 0
+        print(f"the service does not answer yet: {error}")
 
 
 class CacheUser(FastHttpUser):
     wait_time = constant(0.01)
-
-    def on_start(self):
-        if sessions["count"] == 1:
-            with self.client.get("/healthz", name="health", catch_response=True) as answer:
-                sessions["count"] = answer.json()["sessions"]
 
     def any_id(self):
         return f"s{random_source.randrange(sessions['count']):08d}"

@@ -1,0 +1,102 @@
+"""The open loop: arrivals of a schedule are handed to users, whatever the service does.
+
+Written against gevent's primitives, which are given by the caller, so that this file itself
+imports neither gevent nor Locust.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from workers.load.arrivals import Offsets
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One arrival in a user's hands; instants are monotonic nanoseconds."""
+
+    intended_ns: int
+    lag_ns: int
+
+
+class Gate:
+    """Users wait here for their next arrival; the schedule lets them through.
+
+    The user that became free last goes first: its connection is warm. When no user is free,
+    arrivals wait in their order and keep their intended start.
+    """
+
+    def __init__(self, offsets: Offsets, make_slot: Callable[[], Any]) -> None:
+        self._offsets = offsets
+        self._make_slot = make_slot
+        self._free: list[Any] = []
+        self._backlog: deque[int] = deque()
+        self._instants_ns: list[int] = []
+        self._next = 0
+        self.lags_ns: list[int] = []
+        self.busy = 0
+        self.backlog_max = 0
+
+    def take(self) -> Arrival:
+        """Wait for an arrival; called by a user that is free."""
+        if self._backlog:
+            # The generator's own delay counts from when this user became free: now.
+            return self._begin(self._backlog.popleft(), time.monotonic_ns())
+        slot = self._make_slot()
+        self._free.append(slot)
+        intended_ns = slot.get()
+        return self._begin(intended_ns, intended_ns)
+
+    def _begin(self, intended_ns: int, possible_ns: int) -> Arrival:
+        self.busy += 1
+        lag_ns = max(0, time.monotonic_ns() - possible_ns)
+        self.lags_ns.append(lag_ns)
+        return Arrival(intended_ns, lag_ns)
+
+    def give_back(self) -> None:
+        """A user is done with its arrival."""
+        self.busy -= 1
+
+    def begin(self, start_ns: int) -> list[int]:
+        """Fix the schedule's first instant; the monotonic instants of all arrivals."""
+        self._instants_ns = (self._offsets + start_ns).tolist()
+        return self._instants_ns
+
+    def let_in_due(self) -> None:
+        """Let in every arrival whose instant has come."""
+        now_ns = time.monotonic_ns()
+        while self._next < len(self._instants_ns) and self._instants_ns[self._next] <= now_ns:
+            self._let_in(self._instants_ns[self._next])
+            self._next += 1
+
+    def _let_in(self, intended_ns: int) -> None:
+        if self._free:
+            self._free.pop().set(intended_ns)
+        else:
+            self._backlog.append(intended_ns)
+            self.backlog_max = max(self.backlog_max, len(self._backlog))
+
+    @property
+    def free(self) -> int:
+        """Users that wait for an arrival."""
+        return len(self._free)
+
+    @property
+    def planned(self) -> int:
+        """Arrivals of the whole schedule."""
+        return len(self._offsets)
+
+    @property
+    def not_sent(self) -> int:
+        """Arrivals that no user has begun."""
+        return self.planned - len(self.lags_ns)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every arrival that was let in is done."""
+        all_in = self._next == len(self._instants_ns)
+        return all_in and not self._backlog and self.busy == 0

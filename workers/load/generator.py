@@ -1,0 +1,399 @@
+"""The load generator's process: Locust as a library, any ordinary locustfile, every request a row.
+
+The only file that imports Locust and gevent: they patch sockets and threads, which neither Ray nor
+gRPC survive. It talks with the trial in JSON lines on its standard input and output; what the
+locustfile prints goes to the log.
+
+In an open loop (`arrivals:`) a user runs one task for each arrival, and the first request of the
+task carries the arrival's intended start; further requests of the same task are consequences and
+are intended when they start. The locustfile's own wait times don't apply. In a closed loop
+(`users:`) they do.
+"""
+
+from __future__ import annotations
+
+# isort: off
+from locust import events
+from locust.env import Environment
+from locust.event import EventHook
+from locust.exception import StopUser
+from locust.user.task import TaskSet
+from locust.util.load_locustfile import load_locustfile
+import locust.clients
+import locust.contrib.fasthttp
+import gevent
+import gevent.event
+import gevent.fileobject
+import gevent.monkey
+# isort: on
+
+import contextlib
+import gc
+import json
+import os
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from results.clock import ClockMap
+from results.record import LoadRecord
+from results.schema import REQUESTS
+from workers.load.arrivals import schedule
+from workers.load.gate import Arrival, Gate
+from workers.load.recorder import Recorder, Timeline, error_text
+from workers.spec import LoadSpec, from_plain
+from workers.spool import Spool
+
+LIVE_EVERY_S = 0.5
+DRAIN_S = 5.0
+"""How long after the schedule's end answers and late arrivals are waited for."""
+
+LATE_NS = 10_000_000
+PREPARE_S = 30.0
+Event = dict[str, list[Any]]
+
+
+class SteadyTime:
+    """Stands in for the `time` module in Locust's clients: request starts from our one clock."""
+
+    def __init__(self, clock: ClockMap) -> None:
+        self._clock = clock
+
+    def time(self) -> float:
+        """Seconds since the epoch that never step."""
+        return self._clock.now_ns() / 1e9
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+class RecordingHook(EventHook):  # type: ignore[misc]
+    """Locust's request event: the row first, then the listeners, none of which can lose it."""
+
+    def __init__(self, recorder: Recorder, clock: ClockMap) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._clock = clock
+        self.unrecorded = 0
+        self.failures: Counter[str] = Counter()
+
+    def fire(self, *, reverse: bool = False, **request: Any) -> None:
+        """Record the request, then tell every listener."""
+        try:
+            self._record(request)
+        except Exception as error:
+            self.unrecorded += 1
+            self.failures[f"a request could not be recorded: {error_text(error)}"] += 1
+        for listener in list(self._handlers):
+            try:
+                listener(**request)
+            except (StopUser, gevent.GreenletExit):
+                raise
+            except Exception as error:
+                name = getattr(listener, "__qualname__", repr(listener))
+                self.failures[f"listener {name} raised {_described(error)}"] += 1
+
+    def _record(self, request: dict[str, Any]) -> None:
+        service_ns = round((request.get("response_time") or 0.0) * 1e6)
+        started_s = request.get("start_time")
+        start_ns = round(started_s * 1e9) if started_s else self._clock.now_ns() - service_ns
+        exception, response = request.get("exception"), request.get("response")
+        self._recorder.record(
+            intended_ns=self._intended(start_ns),
+            start_ns=start_ns,
+            service_ns=service_ns,
+            method=str(request.get("request_type")),
+            name=str(request.get("name")),
+            # A connection that failed has status 0 in Locust: there was no answer.
+            status=getattr(response, "status_code", None) or None,
+            response_bytes=request.get("response_length"),
+            error=error_text(exception) if exception else None,
+        )
+
+    def _intended(self, start_ns: int) -> int | None:
+        """The arrival's instant for the first request of its task; None in a closed loop."""
+        greenlet = gevent.getcurrent()
+        arrival: Arrival | None = getattr(greenlet, "arrival", None)
+        if arrival is not None:
+            greenlet.arrival = None
+            return self._clock.utc_ns(arrival.intended_ns)
+        return start_ns if getattr(greenlet, "in_open_loop", False) else None
+
+
+def gate_tasks(gate: Gate) -> None:
+    """Let every task of every TaskSet begin only with an arrival; think times don't apply."""
+    run_next = TaskSet.execute_next_task
+
+    def execute_next_task(task_set: TaskSet) -> None:
+        task = task_set._task_queue[0]
+        if isinstance(task, type) and issubclass(task, TaskSet):
+            run_next(task_set)
+            return
+        greenlet = gevent.getcurrent()
+        greenlet.in_open_loop = True
+        greenlet.arrival = gate.take()
+        try:
+            run_next(task_set)
+        finally:
+            gate.give_back()
+
+    TaskSet.execute_next_task = execute_next_task
+    TaskSet.wait = lambda _task_set: None
+
+
+class Generator:
+    """The process's whole state."""
+
+    def __init__(self, document: dict[str, Any], output: int) -> None:
+        self.load = from_plain(LoadSpec, document["load"])
+        self.clock = ClockMap(**document["clock"])
+        self.warmup_ns: int = document["warmup_ns"]
+        self.measure_ns: int = document["measure_ns"]
+        self._output = output
+        self._base_url: str = document["base_url"]
+        spool = Spool(Path(document["spool_root"]), document["run_id"], document["trial_id"])
+        self.recorder = Recorder(spool.stream(REQUESTS))
+        self.hook = RecordingHook(self.recorder, self.clock)
+        self.gate = self._make_gate()
+        self._task_errors: Counter[str] = Counter()
+        self._cpu_share = 0.0
+        self._finished = gevent.event.Event()
+
+    def _make_gate(self) -> Gate | None:
+        if self.load.arrivals is None:
+            return None
+        offsets = schedule(self.load.arrivals, self.load.seed, self.warmup_ns + self.measure_ns)
+        return Gate(offsets, gevent.event.AsyncResult)
+
+    def tell(self, **message: Any) -> None:
+        """One line to the trial."""
+        with contextlib.suppress(OSError):
+            os.write(self._output, (json.dumps(message) + "\n").encode())
+
+    def import_scenario(self) -> None:
+        """Load the locustfile as Locust would."""
+        events.request = self.hook
+        for module in (locust.clients, locust.contrib.fasthttp):
+            module.time = SteadyTime(self.clock)
+        random.seed(self.load.seed)
+        classes, _shapes = load_locustfile(self.load.scenario)
+        if not classes:
+            raise ValueError("it has no User class with tasks")
+        for user_class in classes.values():
+            user_class.host = self._base_url
+        self.environment = Environment(
+            user_classes=list(classes.values()),
+            events=events,
+            host=self._base_url,
+            stop_timeout=DRAIN_S,
+        )
+        self.environment.create_local_runner()
+        events.user_error.add_listener(self._note_task_error)
+        events.init.fire(environment=self.environment, runner=self.environment.runner, web_ui=None)
+        if self.gate:
+            gate_tasks(self.gate)
+
+    def _note_task_error(self, exception: BaseException, **_: Any) -> None:
+        self._task_errors[f"a task raised {_described(exception)}"] += 1
+
+    def prepare(self) -> None:
+        """In an open loop all users are made and have run `on_start` before the first arrival."""
+        if self.gate and self.load.arrivals:
+            self._spawn(self.load.arrivals.in_flight_max)
+            with gevent.Timeout(PREPARE_S, False):
+                while self.gate.free < self.environment.runner.user_count:
+                    gevent.sleep(0.01)
+            if self.gate.free == 0:
+                reasons = "; ".join(self._task_errors) or "they are still in on_start"
+                raise ValueError(f"no user became ready: {reasons}")
+        gc.collect()
+        gc.freeze()
+
+    def _spawn(self, count: int) -> None:
+        events.test_start.fire(environment=self.environment)
+        self.environment.runner.start(count, spawn_rate=count)
+        self.environment.runner.spawning_greenlet.join()
+
+    def run(self, start_ns: int) -> None:
+        """The load, from the monotonic instant `start_ns` to its end."""
+        start_utc_ns = self.clock.utc_ns(start_ns)
+        measure_utc_ns = start_utc_ns + self.warmup_ns
+        self.recorder.timeline = Timeline(
+            start_utc_ns, measure_utc_ns, measure_utc_ns + self.measure_ns
+        )
+        gevent.spawn(self._watch_cpu, start_ns + self.warmup_ns)
+        end_ns = start_ns + self.warmup_ns + self.measure_ns
+        if self.gate:
+            keep_time(self.gate, start_ns)
+        else:
+            _sleep_until(start_ns)
+            self._spawn(self.load.users or 1)
+        _sleep_until(end_ns)
+        self._drain()
+        self._finished.set()
+
+    def _drain(self) -> None:
+        if self.gate:
+            with gevent.Timeout(DRAIN_S, False):
+                while not self.gate.settled:
+                    gevent.sleep(0.005)
+
+    def _watch_cpu(self, measure_start_ns: int) -> None:
+        _sleep_until(measure_start_ns)
+        before_ns = time.process_time_ns()
+        _sleep_until(measure_start_ns + self.measure_ns)
+        self._cpu_share = (time.process_time_ns() - before_ns) / max(1, self.measure_ns)
+
+    def report_live(self) -> None:
+        """Tell the rate of the last half second, for ever, and keep rows flowing to the spool."""
+        sent, at_s = 0, time.monotonic()
+        while True:
+            gevent.sleep(LIVE_EVERY_S)
+            now_s = time.monotonic()
+            rate_rps = (self.recorder.sent - sent) / (now_s - at_s)
+            sent, at_s = self.recorder.sent, now_s
+            self.recorder.flush()
+            self.tell(live={"rate_rps": rate_rps, "sent": sent, "failed": self.recorder.failed})
+
+    def finish(self) -> None:
+        """Stop the users, write the last rows, and tell the whole account."""
+        busy = self.gate.busy if self.gate else 0
+        if self.gate is None:
+            self.environment.runner.stop()
+        events.test_stop.fire(environment=self.environment)
+        self.recorder.flush()
+        self.tell(done={"load": self.account(busy), "events": self.events()})
+
+    def account(self, busy: int) -> dict[str, Any]:
+        """The LoadRecord as plain data."""
+        gate = self.gate
+        lags = np.array(gate.lags_ns if gate else [], dtype=np.int64)
+        quantiles = np.quantile(lags, [0.5, 0.99, 1.0]).astype(int).tolist() if lags.size else None
+        p50, p99, largest = quantiles or (None, None, None)
+        arrivals = self.load.arrivals
+        record = LoadRecord(
+            planned=gate.planned if gate else None,
+            sent=self.recorder.sent,
+            measured=self.recorder.measured,
+            failed=self.recorder.failed,
+            not_sent=gate.not_sent if gate else 0,
+            late=int((lags > LATE_NS).sum()),
+            unrecorded=self.hook.unrecorded + busy,
+            lag_p50_ns=p50,
+            lag_p99_ns=p99,
+            lag_max_ns=largest,
+            cpu_share=self._cpu_share,
+            in_flight_max_reached=bool(gate and arrivals and gate.backlog_max > 0),
+            locust_version=version("locust"),
+        )
+        return {name: getattr(record, name) for name in record.__slots__}
+
+    def events(self) -> list[Event]:
+        """What went wrong besides requests, as rows of the events table."""
+        found = [("listener_failed", text, count) for text, count in self.hook.failures.items()]
+        found += [("task_failed", text, count) for text, count in self._task_errors.items()]
+        if self.gate and self.gate.backlog_max:
+            text = "arrivals had to wait for a free user: all in_flight_max were busy"
+            found.append(("in_flight_max", text, self.gate.backlog_max))
+        return [
+            {
+                "time_ns": [self.clock.now_ns()],
+                "phase": ["cooldown"],
+                "kind": [kind],
+                "level": ["warning"],
+                "message": [f"{text} ({count} times)"],
+                "value": [float(count)],
+            }
+            for kind, text, count in found
+        ]
+
+    def obey(self, line: str) -> None:
+        """One message of the trial."""
+        message = json.loads(line)
+        if "prepare" in message:
+            self.attempt(self.prepare)
+            self.tell(prepared=True)
+        elif "go" in message:
+            gevent.spawn(self.run, message["go"])
+            gevent.spawn(self._finish_when_over)
+        elif "stop" in message:
+            self._finished.set()
+            if self.recorder.timeline.start_ns > self.clock.now_ns():
+                self.finish()  # it never began: nobody else would
+
+    def _finish_when_over(self) -> None:
+        self._finished.wait()
+        self.finish()
+
+    def attempt(self, step: Any) -> None:
+        """A step whose failure is the scenario's: tell where, then end."""
+        try:
+            step()
+        except BaseException as error:
+            if isinstance(error, gevent.GreenletExit):
+                raise
+            traceback.print_exc()
+            self.tell(failed=f"scenario {_described(error, Path(self.load.scenario))}")
+            os._exit(1)
+
+
+def _described(error: BaseException, scenario: Path | None = None) -> str:
+    """`file.py:12: ValueError: why`, the innermost place in the user's own files."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}: SyntaxError: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if scenario is None or Path(f.filename).parent == scenario.parent]
+    place = f"{Path(own[-1].filename).name}:{own[-1].lineno}: " if own else ""
+    if not place and scenario:
+        place = f"{scenario.name}: "
+    return f"{place}{type(error).__name__}: {error_text(error)}"
+
+
+def keep_time(gate: Gate, start_ns: int) -> None:
+    """Wake the gate at each arrival's instant, from a thread of the operating system.
+
+    gevent's own timers have a resolution of a millisecond, which would be added to every latency.
+    """
+    sleep = gevent.monkey.get_original("time", "sleep")
+    wake = gevent.get_hub().loop.async_()
+    wake.start(gate.let_in_due)
+
+    def tick(instants_ns: list[int]) -> None:
+        for due_ns in instants_ns:
+            while (left_ns := due_ns - time.monotonic_ns()) > 0:
+                sleep(left_ns / 1e9)
+            wake.send()
+
+    # The thread must get the interpreter at once when it wakes.
+    sys.setswitchinterval(2e-4)
+    start_thread = gevent.monkey.get_original("_thread", "start_new_thread")
+    start_thread(tick, (gate.begin(start_ns),))
+
+
+def _sleep_until(monotonic_ns: int) -> None:
+    while (left_ns := monotonic_ns - time.monotonic_ns()) > 0:
+        gevent.sleep(left_ns / 1e9)
+
+
+def main() -> None:
+    """Serve one trial; the end of standard input ends the process, whatever it does."""
+    output = os.dup(1)
+    os.dup2(2, 1)
+    generator = Generator(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), output)
+    generator.attempt(generator.import_scenario)
+    generator.tell(ready=True)
+    gevent.spawn(generator.report_live)
+    for line in gevent.fileobject.FileObjectPosix(0, "r"):
+        generator.obey(line)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
