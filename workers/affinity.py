@@ -59,7 +59,7 @@ def _divide(groups: list[list[int]], wanted: int) -> CoreSplit:
     other = list(groups[0])
     for group in reversed(groups[1:]):
         if len(service) < wanted:
-            service += group[: wanted - len(service)] if len(group) == 1 else group
+            service += group
         else:
             other += group
     return CoreSplit(tuple(sorted(service)), tuple(sorted(other)))

@@ -82,7 +82,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Heapgate, of what it measures with, and of Python; what is missing is left out."""
+    """Versions of Heapgate, what it measures with, and Python; what is missing is left out."""
     return dict(_versions())
 
 

@@ -190,7 +190,7 @@ class StderrReader:
 
     @property
     def fatal(self) -> str | None:
-        """The first line with which the Go runtime told the service's end; None if there is none."""
+        """The first line in which the Go runtime told of the service's end, if it did."""
         return self._first_of_death[0] if self._first_of_death else None
 
     @property
