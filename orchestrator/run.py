@@ -104,9 +104,7 @@ def load_plan(
 
 def start_run(matrix_path: Path, options: RunOptions, console: Console) -> RunResult:
     """Run a matrix from the beginning. Raises UserError for what is wrong before it starts."""
-    matrix, plan = load_plan(
-        matrix_path, trials=options.trials, seed=options.seed, yes=options.yes
-    )
+    matrix, plan = load_plan(matrix_path, trials=options.trials, seed=options.seed, yes=options.yes)
     archive = Archive.create(options.archive)
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     document = _document(run_id, matrix_path, matrix, plan)

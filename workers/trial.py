@@ -221,7 +221,9 @@ class Trial:
         if self._failure:
             last_words = self._stderr.last_lines if self._stderr else ()
             self._findings.append(
-                validity.service_failed(self._failure.cause, str(self._failure), last_words)
+                validity.service_failed(
+                    self._failure.cause, str(self._failure), exit_record, last_words
+                )
             )
         self._begin(None)
         record = self._record(exit_record)
@@ -355,7 +357,7 @@ class Trial:
             started_ns=self._started_ns,
             finished_ns=self._clock.now_ns(),
             spec=to_plain(spec),
-            node=self.node.facts,
+            node=self.node.facts | {"cores_shared": self.node.cores.shared},
             versions=versions(),
             clock={"offset_ns": self._clock.offset_ns, "error_ns": self._clock.error_ns},
             phases=self._spans,

@@ -1,218 +1,199 @@
-"""The launcher: what it promises of the process it starts, and that nothing survives it."""
+"""The service: how it is deployed, described to its launcher, and explained when it ends."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import shutil
+import signal
+import socket
+import stat
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from workers.limits import open_limiter
+from results.errors import EnvironmentLacks, UserError
+from workers.service import (
+    HOST,
+    UNPRIVILEGED_ID,
+    Deployment,
+    Service,
+    ServiceFailed,
+    deploy,
+    exit_cause,
+    launcher_document,
+)
+from workers.spec import BinarySpec, ServiceSpec
 
-PYTHON = os.path.realpath(sys.executable)
-
-
-class Launched:
-    """A launcher under test and what it told."""
-
-    def __init__(self, launcher: Path, folder: Path, **spec: Any) -> None:
-        document = {"env": [], "dir": "/", "uid": None, "gid": None, "cpus": [], "join": []} | spec
-        path = folder / "launch.json"
-        path.write_text(json.dumps(document))
-        reader, writer = os.pipe()
-        self.process = subprocess.Popen(
-            [launcher, path, str(writer)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(writer,),
-            start_new_session=True,
-        )
-        os.close(writer)
-        self._status = os.fdopen(reader)
-        self.events: dict[str, dict[str, Any]] = {}
-
-    def next(self) -> dict[str, Any]:
-        event: dict[str, Any] = json.loads(self._status.readline())
-        self.events[event["event"]] = event
-        return event
-
-    def say(self, word: str) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(f"{word}\n".encode())
-        self.process.stdin.flush()
-
-    def rest(self) -> str:
-        """Wait for the end; the service's output."""
-        while "done" not in self.events:
-            self.next()
-        assert self.process.stdout
-        return self.process.stdout.read().decode()
-
-    def close(self) -> None:
-        self.process.kill()
-        for stream in (self.process.stdin, self.process.stdout, self._status):
-            if stream:
-                stream.close()
-        self.process.wait()
+TRUE = Path(shutil.which("true") or "/bin/true").resolve()
+PLAIN_TEXT = st.text(st.characters(exclude_characters="{}\0", exclude_categories=["Cs"]))
+DEPLOYMENT = Deployment("/srv/shop", Path("/srv/home"), 8123)
 
 
-Launch = Callable[..., Launched]
-
-
-@pytest.fixture
-def launch(launcher: Path, tmp_path: Path) -> Iterator[Launch]:
-    started: list[Launched] = []
-
-    def make(*argv: str, **spec: Any) -> Launched:
-        started.append(Launched(launcher, tmp_path, argv=list(argv), **spec))
-        return started[-1]
-
-    yield make
-    for launched in started:
-        launched.close()
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_gone(pid: int) -> None:
-    try:
-        psutil.Process(pid).wait(10)
-    except psutil.NoSuchProcess:
-        return
-    except psutil.TimeoutExpired:
-        assert gone(pid), f"{pid} still runs"
-
-
-def test_exit_code_environment_folder_and_output(launch: Launch, tmp_path: Path) -> None:
-    launched = launch("/bin/sh", "-c", "env; pwd; exit 3", env=["A=1", "B=x y"], dir=str(tmp_path))
-    output = launched.rest().splitlines()
-    assert {"A=1", "B=x y", str(tmp_path)} <= set(output)
-    assert not [line for line in output if line.startswith("HOME=")], "nothing is inherited"
-    assert launched.events["exited"]["code"] == 3
-    assert launched.events["exited"]["signal"] is None
-    assert launched.events["done"]["leaked"] == 0
-
-
-def test_a_program_that_is_not_there_is_told_and_never_started(launch: Launch) -> None:
-    launched = launch("/nowhere/service")
-    launched.rest()
-    assert "started" not in launched.events
-    assert "/nowhere/service" in launched.events["failed"]["text"]
-    assert "no such file" in launched.events["failed"]["text"]
-
-
-def test_a_text_file_is_no_program(launch: Launch, tmp_path: Path) -> None:
-    (tmp_path / "service").write_text("not a program")
-    (tmp_path / "service").chmod(0o755)
-    launched = launch(str(tmp_path / "service"))
-    launched.rest()
-    assert "exec format error" in launched.events["failed"]["text"]
-
-
-def test_term_asks_and_kill_ends_the_tree(launch: Launch) -> None:
-    launched = launch("/bin/sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done")
-    launched.next()
-    assert launched.process.stdout
-    assert launched.process.stdout.readline() == b"up\n"
-    launched.say("term")
-    launched.rest()
-    assert launched.events["exited"]["code"] == 5
-    stubborn = launch("/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
-    stubborn.next()
-    assert stubborn.process.stdout
-    assert stubborn.process.stdout.readline() == b"up\n"
-    stubborn.say("term")
-    stubborn.say("kill")
-    stubborn.rest()
-    assert stubborn.events["exited"]["signal"] == 9
-
-
-def test_the_end_of_its_input_ends_everything_that_the_service_started(launch: Launch) -> None:
-    code = (
-        "import os, time\n"
-        "if os.fork() == 0:\n"
-        "    os.setsid()\n"
-        "    if os.fork() == 0:\n"
-        "        print(os.getpid(), flush=True); time.sleep(60)\n"
-        "    os._exit(0)\n"
-        "time.sleep(60)\n"
+def service_spec(
+    binary: BinarySpec | None = None,
+    *,
+    arguments: tuple[str, ...] = (),
+    environment: tuple[tuple[str, str], ...] = (),
+    port: int | None = None,
+) -> ServiceSpec:
+    return ServiceSpec(
+        name="shop",
+        binary=binary or binary_spec(TRUE),
+        arguments=arguments,
+        environment=environment,
+        port=port,
+        ready_path="/healthz",
+        ready_timeout_ns=1_000_000_000,
+        stop_timeout_ns=1_000_000_000,
+        go_runtime=False,
     )
-    launched = launch(PYTHON, "-c", code)
-    pid = launched.next()["pid"]
-    assert launched.process.stdout
-    grandchild = int(launched.process.stdout.readline())
-    assert launched.process.stdin
-    launched.process.stdin.close()
-    wait_gone(pid)
-    wait_gone(grandchild)
-    assert launched.process.wait(10) == 0
 
 
-def test_the_service_dies_with_a_killed_launcher(launch: Launch) -> None:
-    launched = launch("/bin/sleep", "60")
-    pid = launched.next()["pid"]
-    launched.process.kill()
-    wait_gone(pid)
+def binary_spec(path: Path) -> BinarySpec:
+    content = path.read_bytes()
+    return BinarySpec(
+        argv0=str(path),
+        copy=True,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+    )
 
 
-def test_leaked_processes_are_counted_and_ended(launch: Launch) -> None:
-    launched = launch("/bin/sh", "-c", "setsid sleep 60 & setsid sleep 60 & exit 0")
-    launched.next()
-    launched.rest()
-    assert launched.events["done"]["leaked"] == 2
-    assert not [p for p in psutil.process_iter() if p.ppid() == launched.process.pid]
+def test_places_are_filled_in_arguments_and_environment() -> None:
+    spec = service_spec(
+        arguments=("-addr", "{host}:{port}", "-self=http://{host}:{port}/"),
+        environment=(("PORT", "{port}"), ("EMPTY", "")),
+    )
+    document = launcher_document(spec, DEPLOYMENT, (), ())
+    address = f"{HOST}:8123"
+    assert document["argv"] == ["/srv/shop", "-addr", address, f"-self=http://{address}/"]
+    assert document["env"] == ["PORT=8123", "EMPTY="]
 
 
-def test_a_small_service_of_a_fat_parent_reports_its_own_peak(launch: Launch) -> None:
-    ballast = bytearray(200 * 2**20)
-    ballast[::4096] = b"x" * len(ballast[::4096])
-    launched = launch("/bin/true")
-    launched.rest()
-    assert launched.events["exited"]["max_rss_bytes"] < 20 * 2**20
+@given(arguments=st.lists(PLAIN_TEXT), values=st.lists(PLAIN_TEXT))
+def test_all_other_text_travels_unchanged(arguments: list[str], values: list[str]) -> None:
+    environment = tuple((f"NAME{number}", value) for number, value in enumerate(values))
+    spec = service_spec(arguments=tuple(arguments), environment=environment)
+    document = json.loads(json.dumps(launcher_document(spec, DEPLOYMENT, (), ())))
+    assert document["argv"] == ["/srv/shop", *arguments]
+    assert document["env"] == [f"{name}={value}" for name, value in environment]
 
 
-def test_affinity(launch: Launch) -> None:
-    core = min(os.sched_getaffinity(0))
-    launched = launch("/bin/sh", "-c", "grep Cpus_allowed_list /proc/self/status", cpus=[core])
-    assert launched.rest().split() == ["Cpus_allowed_list:", str(core)]
+def test_nothing_of_our_own_environment_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMEMLIMIT", "1MiB")
+    assert launcher_document(service_spec(), DEPLOYMENT, (), ())["env"] == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_it_gives_up_roots_rights(launch: Launch) -> None:
-    launched = launch("/bin/sh", "-c", "id -u; id -g; id -G", uid=61234, gid=61234)
-    assert launched.rest().split() == ["61234", "61234", "61234"]
+def test_cores_groups_and_folder_are_named() -> None:
+    groups = ("/sys/fs/cgroup/memory/x/cgroup.procs", "/sys/fs/cgroup/cpu/x/cgroup.procs")
+    document = launcher_document(service_spec(), DEPLOYMENT, groups, (1, 3))
+    assert (document["join"], document["cpus"]) == (list(groups), [1, 3])
+    assert document["dir"] == "/srv/home"
 
 
-def test_only_standard_streams_are_inherited(launch: Launch) -> None:
-    launched = launch("/bin/sh", "-c", "ls -l /proc/self/fd | awk '{print $9, $11}'")
-    lines = [line.split() for line in launched.rest().splitlines() if line.strip()]
-    numbers = {int(words[0]): words[1] for words in lines}
-    assert numbers.pop(0) == "/dev/null"
-    del numbers[1], numbers[2]
-    assert all("/proc/" in target for target in numbers.values()), numbers
-
-
-def test_it_is_in_its_group_from_the_first_instruction(
-    launch: Launch, needs_memory_cgroup: None
+@pytest.mark.parametrize(("we_are", "service_is"), [(0, UNPRIVILEGED_ID), (1000, None)])
+def test_only_root_changes_the_services_user(
+    monkeypatch: pytest.MonkeyPatch, we_are: int, service_is: int | None
 ) -> None:
-    limiter = open_limiter("launcher-test", f"t{os.getpid()}")
-    try:
-        launched = launch("/bin/cat", "/proc/self/cgroup", join=list(limiter.join_paths))
-        output = launched.rest()
-        assert f"/heapgate/launcher-test/t{os.getpid()}" in output
-        counters = limiter.read()
-        assert counters and counters.peak_bytes and counters.peak_bytes > 0
-    finally:
-        limiter.remove()
+    monkeypatch.setattr(os, "geteuid", lambda: we_are)
+    document = launcher_document(service_spec(), DEPLOYMENT, (), ())
+    assert document["uid"] == document["gid"] == service_is
+
+
+def test_a_deployed_program_is_an_executable_copy(tmp_path: Path) -> None:
+    deployment = deploy(service_spec(), tmp_path)
+    program = Path(deployment.program)
+    assert program.parent == tmp_path
+    assert program.read_bytes() == TRUE.read_bytes()
+    assert os.access(program, os.X_OK)
+    assert deployment.base_url == f"http://{HOST}:{deployment.port}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the service has a user of its own only under root")
+def test_the_service_owns_its_home_but_not_its_program(tmp_path: Path) -> None:
+    deployment = deploy(service_spec(), tmp_path)
+    assert deployment.folder.stat().st_uid == UNPRIVILEGED_ID
+    program = Path(deployment.program).stat()
+    assert program.st_uid == 0
+    assert not program.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def test_a_changed_program_is_not_deployed(tmp_path: Path) -> None:
+    binary = BinarySpec(argv0=str(TRUE), copy=True, sha256="0" * 64, size_bytes=1)
+    with pytest.raises(EnvironmentLacks, match="changed after it was planned"):
+        deploy(service_spec(binary), tmp_path)
+
+
+def test_a_program_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    binary = BinarySpec(argv0=str(gone), copy=True, sha256="0" * 64, size_bytes=1)
+    with pytest.raises(EnvironmentLacks, match=str(gone)):
+        deploy(service_spec(binary), tmp_path)
+
+
+def test_a_command_is_looked_up_and_not_copied(tmp_path: Path) -> None:
+    binary = BinarySpec(argv0="true", copy=False, sha256="", size_bytes=0)
+    assert deploy(service_spec(binary), tmp_path).program == shutil.which("true")
+
+
+def test_a_command_that_is_not_on_the_path_is_named(tmp_path: Path) -> None:
+    binary = BinarySpec(argv0="no-such-command", copy=False, sha256="", size_bytes=0)
+    with pytest.raises(EnvironmentLacks, match="'no-such-command' is not on"):
+        deploy(service_spec(binary), tmp_path)
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} .* already used"):
+            deploy(service_spec(port=port), tmp_path)
+
+
+def test_a_launcher_that_ends_without_a_word_is_a_failed_start(tmp_path: Path) -> None:
+    spec = service_spec()
+    deployment = deploy(spec, tmp_path)
+    with pytest.raises(ServiceFailed, match="the launcher said nothing") as failed:
+        Service(spec, deployment, launcher=TRUE, join_paths=(), cores=())
+    assert failed.value.cause == "start_failed"
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "stopping", "fatal", "oom_kills", "cause"),
+    [
+        (None, signal.SIGKILL, None, None, 1, "oom_kill"),
+        (None, signal.SIGKILL, "killed", None, 2, "oom_kill"),
+        (None, signal.SIGKILL, "killed", None, 0, "killed"),
+        (None, signal.SIGKILL, None, None, 0, "crashed"),
+        (2, None, None, "fatal error: runtime: out of memory", 0, "go_out_of_memory"),
+        (2, None, None, "panic: assignment to entry in nil map", 0, "crashed"),
+        (0, None, "stopped", None, 0, "stopped"),
+        (None, signal.SIGTERM, "stopped", None, 0, "stopped"),
+        (3, None, None, None, 0, "exited"),
+        (3, None, None, None, 1, "exited"),
+        (None, None, None, None, 0, "crashed"),
+    ],
+)
+def test_the_end_of_a_service_has_one_cause(
+    code: int | None,
+    number: int | None,
+    stopping: str | None,
+    fatal: str | None,
+    oom_kills: int,
+    cause: str,
+) -> None:
+    found, _ = exit_cause(code, number, stopping=stopping, fatal=fatal, oom_kills=oom_kills)
+    assert found == cause
+
+
+def test_the_text_of_an_end_names_what_a_person_looks_for() -> None:
+    def text(code: int | None, number: int | None, oom_kills: int = 0) -> str:
+        return exit_cause(code, number, stopping=None, fatal=None, oom_kills=oom_kills)[1]
+
+    assert "exit code 3" in text(3, None)
+    assert "SIGSEGV" in text(None, signal.SIGSEGV)
+    assert "signal 63" in text(None, 63)
+    assert "2 OOM kills" in text(None, signal.SIGKILL, oom_kills=2)

@@ -22,6 +22,7 @@ func endLeftovers() int {
 		reapEnded()
 		time.Sleep(time.Millisecond)
 	}
+	reapEnded() // those of the last round
 	return leaked
 }
 

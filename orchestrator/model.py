@@ -1,0 +1,285 @@
+"""The matrix as typed data: what may be written, what each key means, and its defaults.
+
+The descriptions become `docs/matrix.md` and the JSON Schema for editors. Values are kept in base
+units: nanoseconds, bytes, requests per second.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from orchestrator import values
+
+NAME = r"^[a-z0-9](?:[a-z0-9._-]{0,40}[a-z0-9])?$"
+
+
+def _text(parse: Callable[[Any], Any], example: str) -> tuple[BeforeValidator, WithJsonSchema]:
+    schema = {"type": "string", "examples": [example]}
+    return BeforeValidator(parse), WithJsonSchema(schema)
+
+
+def _zero_or_more(value: Any) -> int:
+    return values.duration_ns(value, zero=True)
+
+
+_D, _DS = _text(values.duration_ns, "30s")
+_Z, _ZS = _text(_zero_or_more, "5s")
+_R, _RS = _text(values.rate_rps, "400/s")
+_S, _SS = _text(values.size_bytes, "4GiB")
+_P, _PS = _text(values.share, "2%")
+_G, _GS = _text(values.go_version, "1.23")
+Duration = Annotated[int, _D, _DS]
+DurationOrZero = Annotated[int, _Z, _ZS]
+Rate = Annotated[float, _R, _RS]
+Size = Annotated[int, _S, _SS]
+Share = Annotated[float, _P, _PS]
+GoVersion = Annotated[str, _G, _GS]
+Name = Annotated[str, Field(pattern=NAME)]
+Variable = Annotated[
+    str, BeforeValidator(values.environment_value), WithJsonSchema({"type": ["string", "number"]})
+]
+Environment = dict[str, Variable]
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Argument = Annotated[str, BeforeValidator(_as_text)]
+
+
+class Section(BaseModel):
+    """A mapping of known keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        """Unknown keys are errors that name the nearest known one."""
+        if not isinstance(data, dict):
+            return data
+        unknown = [key for key in data if key not in cls.model_fields]
+        if unknown:
+            texts = {key: cls._unknown(key) for key in unknown}
+            raise PydanticCustomError("unknown_keys", "unknown keys", {"texts": texts})
+        return data
+
+    @classmethod
+    def _unknown(cls, key: str) -> str:
+        near = difflib.get_close_matches(key, cls.model_fields, 1, 0.5)
+        known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(cls.model_fields)}"
+        return f"unknown key {key!r}; {known}"
+
+
+class GoSource(Section):
+    """A Go program that is built for every configuration."""
+
+    source: str = Field(description="folder of the Go module, relative to this file")
+    package: str = Field(".", description="package in it that is the program, such as ./cmd/server")
+
+
+class Ready(Section):
+    """How to know that the service can take load."""
+
+    http: str | None = Field(None, description="path that answers 2xx when the service is ready")
+    tcp: bool = Field(False, description="an open port is enough")
+    timeout: Duration = Field(30 * 10**9, description="how long it may take")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Ready:
+        if (self.http is None) == (not self.tcp):
+            raise ValueError("write either `http: /path` or `tcp: true`")
+        if self.http is not None and not self.http.startswith("/"):
+            raise ValueError(f"path {self.http!r} must begin with /")
+        return self
+
+
+class Metrics(Section):
+    """A metrics endpoint of the service, read while it is measured."""
+
+    prometheus: str | None = Field(None, description="path of a Prometheus text endpoint")
+    expvar: str | None = Field(None, description="path of an expvar endpoint")
+    every: Duration = Field(10**9, description="how often it is read")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Metrics:
+        if (self.prometheus is None) == (self.expvar is None):
+            raise ValueError("write either `prometheus: /metrics` or `expvar: /debug/vars`")
+        return self
+
+
+class Service(Section):
+    """The program under test: exactly one of `go`, `binary` and `command`."""
+
+    name: Name | None = Field(None, description="its name in tables; else that of its folder")
+    go: GoSource | None = Field(None, description="a Go program that is built")
+    binary: str | None = Field(None, description="a finished program, relative to this file")
+    command: list[Argument] | None = Field(
+        None, description="any command of the node", min_length=1
+    )
+    arguments: list[Argument] = Field(
+        [], description="arguments of all configurations; {host} and {port} are filled in"
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="where it listens; left out, a free port is chosen for each trial"
+    )
+    ready: Ready = Field(
+        default_factory=lambda: Ready(tcp=True), description="how to know that it is ready"
+    )
+    stop_timeout: Duration = Field(
+        10 * 10**9, description="from SIGTERM to SIGKILL at the end of a trial"
+    )
+    env: Environment = Field({}, description="variables of all configurations")
+    metrics: Metrics | None = Field(None, description="a metrics endpoint that is read meanwhile")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Service:
+        kinds = [k for k in ("go", "binary", "command") if getattr(self, k) is not None]
+        if len(kinds) != 1:
+            said = f"there are {' and '.join(kinds)}" if kinds else "there is none"
+            raise ValueError(f"exactly one of go, binary and command is wanted; {said}")
+        return self
+
+
+class Build(Section):
+    """Flags of `go build`."""
+
+    ldflags: str = Field("", description='for the linker, such as "-s -w"')
+    trimpath: bool = Field(False, description="leave the source's place out of the binary")
+    tags: list[str] = Field([], description="build tags")
+    gcflags: str = Field("", description="for the compiler")
+    cgo: bool = Field(False, description="link C code")
+    race: bool = Field(False, description="with the race detector; needs cgo")
+    pgo: str | None = Field(None, description="auto, off, or a profile's path")
+    experiment: list[str] = Field([], description="names for GOEXPERIMENT")
+
+
+class Limits(Section):
+    """Limits of the service's process tree; what is really in force is recorded."""
+
+    memory_max: Size | None = Field(None, description="hard limit: beyond it the kernel kills")
+    memory_high: Size | None = Field(None, description="soft limit: beyond it the kernel presses")
+    cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="processors it may use")
+
+
+class Configuration(Section):
+    """One way to build and run the service."""
+
+    baseline: bool = Field(False, description="what the others are compared with; exactly one is")
+    go: GoVersion | None = Field(None, description="Go release that builds it")
+    env: Environment = Field({}, description="variables, GOGC and GOMEMLIMIT among them")
+    build: Build = Field(default_factory=Build, description="flags of go build")
+    limits: Limits | None = Field(None, description="instead of the matrix's own limits")
+    arguments: list[Argument] = Field([], description="appended to the service's arguments")
+
+
+class Arrivals(Section):
+    """Open loop: requests start when the schedule says, whatever the service does."""
+
+    constant: Rate | None = Field(None, description="evenly spaced")
+    poisson: Rate | None = Field(None, description="at random, independent of each other")
+    in_flight_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        256, description="requests that may wait for an answer at one time"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Arrivals:
+        if (self.constant is None) == (self.poisson is None):
+            raise ValueError("write either `constant: 400/s` or `poisson: 400/s`")
+        return self
+
+
+class Workload(Section):
+    """What traffic the service gets, and for how long."""
+
+    scenario: str = Field(description="a shipped scenario's name, or a locustfile's path")
+    arrivals: Arrivals | None = Field(None, description="open loop")
+    users: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None, description="closed loop: users that wait for each answer"
+    )
+    idle: DurationOrZero = Field(5 * 10**9, description="rest after start; gives initial memory")
+    warmup: DurationOrZero = Field(10 * 10**9, description="load that is not compared")
+    measure: Duration = Field(60 * 10**9, description="load that is compared")
+    cooldown: DurationOrZero = Field(2 * 10**9, description="rest after the load")
+
+    @model_validator(mode="after")
+    def _one_loop(self) -> Workload:
+        if (self.arrivals is None) == (self.users is None):
+            raise ValueError("write either `arrivals:` (open loop) or `users:` (closed loop)")
+        return self
+
+
+class Nodes(Section):
+    """Where trials run."""
+
+    linux: Literal[1] = Field(1, description="this machine")
+
+
+class Sampling(Section):
+    """How often the service is looked at."""
+
+    rate: Rate = Field(10.0, description="memory samples, from 1/s to 100/s")
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Sampling:
+        if not 1 <= self.rate <= 100:
+            raise ValueError("the sampling rate must be between 1/s and 100/s")
+        return self
+
+
+class Comparison(Section):
+    """How configurations are compared."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        0.95, description="of the intervals; the error level of verdicts is one minus it"
+    )
+    primary: list[str] = Field(
+        ["peak_rss"], description="metrics that decide; corrected together", min_length=1
+    )
+    margins: dict[str, Share] = Field(
+        {}, description="per metric: a change within it counts as equivalent"
+    )
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> Comparison:
+        from results.metrics import METRICS
+
+        for name in (*self.primary, *self.margins):
+            if name not in METRICS:
+                near = difflib.get_close_matches(name, METRICS, 1, 0.4)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(METRICS)}"
+                raise ValueError(f"there is no metric {name!r}; {hint}")
+        return self
+
+
+class MatrixDocument(Section):
+    """The whole file."""
+
+    service: Service = Field(description="the program under test")
+    configurations: dict[Name, Configuration] = Field(
+        description="ways to build and run it, by name", min_length=1
+    )
+    axes: dict[str, Any] = Field(
+        {},
+        description="cartesian products: a setting such as env.GOGC with a list of values makes "
+        "one configuration of each combination, on top of the baseline; `exclude` and `include` "
+        "are lists of combinations",
+    )
+    limits: Limits = Field(default_factory=Limits, description="of all configurations")
+    workloads: dict[Name, Workload] = Field(description="traffic, by name", min_length=1)
+    nodes: Nodes = Field(default_factory=Nodes, description="where trials run")
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        6, description="blocks: each has one trial of every configuration"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        1, description="of the order of trials and the arrivals"
+    )
+    sampling: Sampling = Field(default_factory=Sampling, description="of memory")
+    gc_trace: bool = Field(True, description="let the Go runtime report every collection")
+    comparison: Comparison = Field(default_factory=Comparison, description="what decides and how")

@@ -1,0 +1,217 @@
+"""`Matrix` → the trials in their order: randomised complete blocks, and what each node is told."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator import values
+from orchestrator.environment import environment_blocks
+from orchestrator.matrix import Matrix
+from orchestrator.model import Arrivals, Limits, Metrics, Workload
+from workers.spec import (
+    ArrivalsSpec,
+    BinarySpec,
+    EndpointSpec,
+    LimitsSpec,
+    LoadSpec,
+    PhasesSpec,
+    ServiceSpec,
+    TrialSpec,
+)
+
+BLOCKS_MIN = 6
+"""With n pairs the smallest p of a signed-rank test is 2/2^n: 0.031 with 6, 0.0625 with 5."""
+
+OVERHEAD_NS = 1_500_000_000
+"""Deploy, start, ready, teardown and delivery of a small service, as measured."""
+
+SMALL_LIMIT_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTrial:
+    """One trial to run; `position` counts from 1 within its block."""
+
+    trial_id: str
+    block: int
+    position: int
+    configuration: str
+    baseline: bool
+    workload: str
+    os: str
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All trials in the order in which they run, and what to know before they do."""
+
+    trials: list[PlannedTrial]
+    configurations: list[str]
+    warnings: list[str]
+    estimate_ns: int
+
+    @property
+    def trial_estimate_ns(self) -> int:
+        """What a trial takes on average."""
+        return self.estimate_ns // max(1, len(self.trials))
+
+
+def count_trials(matrix: Matrix) -> int:
+    """How many trials the matrix means, without making them."""
+    return matrix.trials * len(matrix.configurations) * len(matrix.workloads)
+
+
+def make_plan(matrix: Matrix) -> Plan:
+    """Order the trials. The same matrix and seed give the same plan, on any machine.
+
+    A block has one trial of each configuration under one workload, in random order, back to back.
+    """
+    names, baseline = list(matrix.configurations), matrix.baseline
+    width = len(str(matrix.trials))
+    trials: list[PlannedTrial] = []
+    for block in range(1, matrix.trials + 1):
+        for workload in matrix.workloads:
+            order = random.Random(f"{matrix.seed}/{block}/{workload}").sample(names, len(names))
+            trials += [
+                PlannedTrial(
+                    f"b{block:0{width}d}-{position}-{name}-{workload}",
+                    block,
+                    position,
+                    name,
+                    name == baseline,
+                    workload,
+                    "linux",
+                )
+                for position, name in enumerate(order, 1)
+            ]
+    per_block_ns = sum(_trial_ns(workload) for workload in matrix.workloads.values()) * len(names)
+    return Plan(trials, names, list(_warnings(matrix)), per_block_ns * matrix.trials)
+
+
+def _trial_ns(workload: Workload) -> int:
+    return _phases(workload).total_ns + OVERHEAD_NS
+
+
+def _phases(workload: Workload) -> PhasesSpec:
+    return PhasesSpec(
+        idle_ns=workload.idle,
+        warmup_ns=workload.warmup,
+        measure_ns=workload.measure,
+        cooldown_ns=workload.cooldown,
+    )
+
+
+def _warnings(matrix: Matrix) -> list[str]:
+    found = []
+    if matrix.trials < BLOCKS_MIN:
+        found.append(
+            f"with {matrix.trials} blocks no verdict can be reached: a paired test needs at least "
+            f"{BLOCKS_MIN} blocks"
+        )
+    for name, configuration in matrix.configurations.items():
+        limit_bytes = values.gomemlimit_bytes(configuration.env.get("GOMEMLIMIT", ""))
+        hard_bytes = matrix.limits_of(name).memory_max
+        if limit_bytes is not None and limit_bytes < SMALL_LIMIT_BYTES:
+            found.append(f"{name}: a GOMEMLIMIT of {limit_bytes:,} bytes makes Go collect all the "
+                         "time; is the unit missing?")  # fmt: skip
+        if limit_bytes and hard_bytes and limit_bytes >= hard_bytes:
+            found.append(
+                f"{name}: GOMEMLIMIT is not below limits.memory_max, so the kernel kills the "
+                "service before Go feels its own limit; 90% of it is usual"
+            )
+        if configuration.env.get("GOGC") == "off" and "GOMEMLIMIT" not in configuration.env:
+            found.append(f"{name}: GOGC=off without GOMEMLIMIT never frees memory")
+    return found
+
+
+def trial_spec(
+    matrix: Matrix, planned: PlannedTrial, binary: BinarySpec, run_id: str, attempt: int
+) -> TrialSpec:
+    """All that a node is told about one trial; a repeated attempt has `~n` in its id."""
+    workload = matrix.workloads[planned.workload]
+    limits = _limits(matrix.limits_of(planned.configuration))
+    return TrialSpec(
+        run_id=run_id,
+        trial_id=planned.trial_id if attempt == 1 else f"{planned.trial_id}~{attempt}",
+        block=planned.block,
+        position=planned.position,
+        attempt=attempt,
+        configuration=planned.configuration,
+        baseline=planned.baseline,
+        workload=planned.workload,
+        os="linux",
+        service=_service(matrix, planned.configuration, binary, run_id),
+        limits=limits,
+        load=_load(matrix, planned),
+        phases=_phases(workload),
+        sampling_interval_ns=round(1e9 / matrix.document.sampling.rate),
+        gc_trace=matrix.document.gc_trace,
+    )
+
+
+def _service(matrix: Matrix, configuration: str, binary: BinarySpec, run_id: str) -> ServiceSpec:
+    service = matrix.document.service
+    arguments = (*service.arguments, *matrix.configurations[configuration].arguments)
+    command = tuple(service.command[1:]) if service.command else ()
+    return ServiceSpec(
+        name=matrix.service.name,
+        binary=binary,
+        arguments=(*command, *arguments),
+        environment=environment_blocks(matrix, run_id)[configuration],
+        port=service.port,
+        ready_path=service.ready.http,
+        ready_timeout_ns=service.ready.timeout,
+        stop_timeout_ns=service.stop_timeout,
+        go_runtime=service.command is None,
+        metrics=_metrics(service.metrics),
+    )
+
+
+def _metrics(metrics: Metrics | None) -> EndpointSpec | None:
+    if metrics is None:
+        return None
+    if metrics.prometheus:
+        return EndpointSpec(kind="prometheus", path=metrics.prometheus, interval_ns=metrics.every)
+    return EndpointSpec(kind="expvar", path=metrics.expvar or "", interval_ns=metrics.every)
+
+
+def _limits(limits: Limits) -> LimitsSpec:
+    return LimitsSpec(
+        memory_max_bytes=limits.memory_max, memory_high_bytes=limits.memory_high, cpus=limits.cpus
+    )
+
+
+def _load(matrix: Matrix, planned: PlannedTrial) -> LoadSpec:
+    """The load's seed is that of the block: every configuration in it gets the same arrivals."""
+    workload = matrix.workloads[planned.workload]
+    seed = random.Random(f"load/{matrix.seed}/{planned.block}/{planned.workload}").getrandbits(32)
+    return LoadSpec(
+        scenario=str(matrix.scenario(planned.workload)),
+        users=workload.users,
+        arrivals=_arrivals(workload.arrivals) if workload.arrivals else None,
+        seed=seed,
+    )
+
+
+def _arrivals(arrivals: Arrivals) -> ArrivalsSpec:
+    if arrivals.constant is not None:
+        return ArrivalsSpec(
+            kind="constant", rate_rps=arrivals.constant, in_flight_max=arrivals.in_flight_max
+        )
+    assert arrivals.poisson is not None
+    return ArrivalsSpec(
+        kind="poisson", rate_rps=arrivals.poisson, in_flight_max=arrivals.in_flight_max
+    )
+
+
+def scenarios(matrix: Matrix) -> Mapping[str, LoadSpec]:
+    """One load of each workload, for trying whether its scenario can be imported."""
+    first = {name: PlannedTrial("", 1, 1, "", False, name, "linux") for name in matrix.workloads}
+    return {name: _load(matrix, planned) for name, planned in first.items()}

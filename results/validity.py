@@ -1,0 +1,238 @@
+"""May a trial's numbers be used at all? Every reason for doubt, as findings.
+
+`invalid` takes a trial out of every comparison, `warning` stands beside its numbers, `note` is only
+told. The codes are a closed vocabulary: `CODES` says what each one means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Protocol
+
+from results.record import ExitRecord, Finding, LoadRecord, TrialRecord
+
+CODES: Final = {
+    "interrupted": "the run was stopped while the trial ran",
+    "not_run": "the trial could not be carried out on this node",
+    "rows_lost": "the archive does not have exactly the rows that were measured",
+    "start_failed": "the service could not be started",
+    "never_ready": "the service was not ready in time",
+    "service_died": "the service ended by itself",
+    "oom_killed": "the kernel killed it at the hard memory limit",
+    "go_out_of_memory": "the Go runtime could get no more memory",
+    "ignored_sigterm": "the service had to be killed at the end",
+    "leaked_processes": "processes of the service were still there after it ended",
+    "limit_not_enforced": "a limit that was asked for is not in force",
+    "samples_missing": "memory samples are missing",
+    "gc_trace_missing": "the Go runtime did not report its collections",
+    "no_load": "the load generator gave no account of itself",
+    "generator_saturated": "the load generator could not keep its schedule",
+    "service_saturated": "arrivals had to wait because too many requests were unanswered",
+    "requests_unrecorded": "requests were made that are not rows",
+    "no_success": "no request succeeded",
+    "many_errors": "many requests failed",
+    "few_requests": "too few requests for the percentiles that are shown",
+    "setting_differs": "a setting in the running process is not the one asked for",
+    "settings_unread": "the settings in the running process could not be read",
+    "cores_shared": "service and load generator shared processor cores",
+    "node_noisy": "others used the service's processor cores meanwhile",
+    "scenario_errors": "the scenario's own code failed",
+}
+
+SAMPLES_SHARE_MIN = 0.9
+SENT_SHARE_MIN = 0.99
+LAG_P99_WARN_NS = 10_000_000
+LAG_P99_MAX_NS = 50_000_000
+GENERATOR_CPU_MAX = 0.9
+ERROR_SHARE_WARN = 0.01
+STEAL_SHARE_WARN = 0.02
+FOREIGN_SHARE_WARN = 0.05
+REQUESTS_FOR_P99 = 1_000
+LAST_LINES = 5
+
+
+class Usage(Protocol):
+    """Processor time on the service's cores in measure."""
+
+    @property
+    def busy_ns(self) -> int:
+        """At work, for anybody."""
+
+    @property
+    def steal_ns(self) -> int:
+        """Taken by the hypervisor."""
+
+
+def interrupted(text: str) -> Finding:
+    """The user stopped the run."""
+    return Finding("interrupted", "invalid", text)
+
+
+def not_run(text: str) -> Finding:
+    """Something was wrong before the service could be measured."""
+    return Finding("not_run", "invalid", text)
+
+
+def service_failed(
+    cause: str, text: str, exit_record: ExitRecord | None, last_lines: Sequence[str]
+) -> Finding:
+    """The service did not start, was never ready, or died: why, and its own last words."""
+    code = {"start_failed": "start_failed", "never_ready": "never_ready"}.get(cause, "service_died")
+    remedy = ""
+    if exit_record and cause != "never_ready":
+        text = f"{text}: {exit_record.text}"
+        if exit_record.cause == "oom_kill":
+            code, remedy = "oom_killed", "raise limits.memory_max, or lower GOMEMLIMIT below it"
+        elif exit_record.cause == "go_out_of_memory":
+            code = "go_out_of_memory"
+    words = " | ".join(line for line in last_lines[-LAST_LINES:] if line.strip())
+    return Finding(code, "invalid", f"{text}; its last words: {words}" if words else text, remedy)
+
+
+def judge(
+    record: TrialRecord, row_counts: dict[str, int], noise: tuple[Usage, int] | None
+) -> list[Finding]:
+    """All findings of a trial: those that it has already, and those that its record shows.
+
+    `row_counts` are rows by table as spooled; `noise` is the use of the service's cores in measure
+    and that phase's length in nanoseconds.
+    """
+    found = list(record.findings)
+    measured = any(span.name == "measure" for span in record.phases)
+    found += _limits(record)
+    found += _teardown(record)
+    if measured and record.load:
+        found += _load(record, record.load, row_counts)
+    elif measured and not found:
+        found.append(Finding("no_load", "invalid", CODES["no_load"]))
+    if measured:
+        found += _sampling(record, row_counts)
+        found += _settings(record)
+        found += _node(record, noise)
+    return found
+
+
+def _limits(record: TrialRecord) -> Iterator[Finding]:
+    for limit in record.limits:
+        if not limit.enforced:
+            asked = f"{limit.asked:,.10g}"
+            yield Finding(
+                "limit_not_enforced",
+                "warning",
+                f"{limit.name} {asked} is not in force: not available here: {limit.reason}",
+                "`bench doctor` says what this machine can enforce",
+            )
+
+
+def _teardown(record: TrialRecord) -> Iterator[Finding]:
+    if record.exit is None:
+        return
+    if record.exit.cause == "killed":
+        text = "the service did not end after SIGTERM within stop_timeout and was killed"
+        yield Finding("ignored_sigterm", "warning", text)
+    if record.exit.leaked_processes:
+        text = f"{record.exit.leaked_processes} processes outlived the service and were ended"
+        yield Finding("leaked_processes", "warning", text)
+
+
+def _load(record: TrialRecord, load: LoadRecord, rows: dict[str, int]) -> Iterator[Finding]:
+    yield from _generator(record, load)
+    missing = load.unrecorded + max(0, load.sent - rows.get("requests", 0))
+    if missing:
+        text = f"{missing} requests were begun and are not in the archive"
+        yield Finding("requests_unrecorded", "warning" if missing <= 1 else "invalid", text)
+    if load.sent == load.failed:
+        text = "no request succeeded; the errors are in the requests table"
+        yield Finding("no_success", "invalid", text, "check the scenario against the service")
+    elif load.failed > load.sent * ERROR_SHARE_WARN:
+        text = f"{load.failed:,} of {load.sent:,} requests failed"
+        yield Finding("many_errors", "warning", text)
+    if 0 < load.measured < REQUESTS_FOR_P99:
+        text = f"{load.measured} measured requests are too few for a p99 (1,000)"
+        yield Finding("few_requests", "note", text, "measure longer, or send more")
+
+
+def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
+    """The generator proves itself, or the trial is invalid: a slow one looks like a slow service."""
+    seconds = _measure_s(record)
+    at_least = f"at least {load.measured / seconds:,.0f}/s" if seconds else "the rate is not known"
+    remedy = "use another node or fewer requests"
+    if load.in_flight_max_reached and load.planned and load.not_sent > load.planned * 0.01:
+        text = (
+            f"the service did not keep up: {load.not_sent:,} arrivals were never sent; {at_least}"
+        )
+        yield Finding(
+            "service_saturated", "invalid", text, "lower the rate: latency has no meaning"
+        )
+    elif load.in_flight_max_reached:
+        text = "arrivals waited because in_flight_max requests were unanswered"
+        yield Finding("service_saturated", "warning", text, "raise in_flight_max or lower the rate")
+    elif load.planned and load.not_sent > load.planned * (1 - SENT_SHARE_MIN):
+        text = f"generator saturated: {at_least}; {load.not_sent:,} arrivals were not sent"
+        yield Finding("generator_saturated", "invalid", text, remedy)
+    if load.cpu_share > GENERATOR_CPU_MAX:
+        text = f"generator saturated: {at_least}; it used {load.cpu_share:.0%} of a core"
+        yield Finding("generator_saturated", "invalid", text, remedy)
+    lag_ns = load.lag_p99_ns or 0
+    if lag_ns > LAG_P99_WARN_NS:
+        level = "invalid" if lag_ns > LAG_P99_MAX_NS else "warning"
+        text = f"generator saturated: {at_least}; it sent {lag_ns / 1e6:.0f} ms late (p99)"
+        yield Finding("generator_saturated", level, text, remedy)
+
+
+def _measure_s(record: TrialRecord) -> float:
+    return sum(p.end_ns - p.start_ns for p in record.phases if p.name == "measure") / 1e9
+
+
+def _sampling(record: TrialRecord, rows: dict[str, int]) -> Iterator[Finding]:
+    interval_ns = record.spec.get("sampling_interval_ns")
+    sampled = [p for p in record.phases if p.name in ("idle", "warmup", "measure", "cooldown")]
+    if interval_ns and sampled:
+        expected = sum(p.end_ns - p.start_ns for p in sampled) / interval_ns
+        taken = rows.get("memory", 0)
+        if taken < expected * SAMPLES_SHARE_MIN - 1:
+            text = f"{taken} of about {expected:.0f} memory samples were taken"
+            yield Finding("samples_missing", "invalid", text, "a slower sampling rate")
+    if record.spec.get("gc_trace") and _service(record).get("go_runtime") and not rows.get("gc"):
+        text = "the Go runtime reported no collection: GC figures are missing"
+        yield Finding("gc_trace_missing", "warning", text)
+
+
+def _service(record: TrialRecord) -> dict[str, Any]:
+    service: dict[str, Any] = record.spec.get("service", {})
+    return service
+
+
+def _settings(record: TrialRecord) -> Iterator[Finding]:
+    """What is applied is verified where the service tells: GOGC, GOMEMLIMIT, GOMAXPROCS."""
+    if "unread" in record.applied:
+        yield Finding("settings_unread", "warning", str(record.applied["unread"]))
+    asked = dict(_service(record).get("environment", []))
+    for name, seen in record.applied.items():
+        wanted = _as_number(name, asked.get(name))
+        if wanted is not None and wanted != seen:
+            text = f"{name} is {seen} in the running process, {asked[name]} was asked for"
+            yield Finding("setting_differs", "invalid", text)
+
+
+def _as_number(name: str, text: str | None) -> int | None:
+    """The number that the runtime shows for a variable; None where it is not plain."""
+    units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "B": 1, "": 1}
+    for unit, size in units.items():
+        digits = (text or "").removesuffix(unit) if unit else (text or "")
+        if digits.isdigit() and (name == "GOMEMLIMIT" or not unit):
+            return int(digits) * size
+    return None
+
+
+def _node(record: TrialRecord, noise: tuple[Usage, int] | None) -> Iterator[Finding]:
+    if record.node.get("cores_shared"):
+        text = "service and load generator shared the same core: latency says little"
+        yield Finding("cores_shared", "warning", text, "a machine with two cores or more")
+    if noise is None or not noise[1]:
+        return
+    usage, measure_ns = noise
+    steal = usage.steal_ns / measure_ns
+    if steal > STEAL_SHARE_WARN:
+        text = f"the hypervisor took {steal:.1%} of a core from the service in measure"
+        yield Finding("node_noisy", "warning", text, "a quieter machine, or more blocks")

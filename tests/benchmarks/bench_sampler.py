@@ -1,0 +1,85 @@
+"""What sampling costs: the sampler's own CPU time, as a share of one processor core."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from results.clock import ClockMap
+from results.schema import MEMORY
+from tests.benchmarks.figures import Figure
+from workers.limits import Limiter, open_limiter
+from workers.sampling.loop import SampleLoop
+from workers.spec import LimitsSpec
+from workers.spool import Spool
+
+AREA = "core"
+RESIDENT_BYTES = 2**30
+LENGTH_S = 10.0
+PROGRAM = """\
+import sys, threading
+held = bytearray(int(sys.argv[1]))
+held[::4096] = bytes([1]) * len(held[::4096])
+for _ in range(7):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def figures() -> Iterator[Figure]:
+    """The sampler at its usual rate and at its highest, every column, into a real spool."""
+    with _service() as (pid, limiter):
+        for rate_hz, most in ((10, 0.1), (100, 1.0)):
+            share = _share(pid, limiter, rate_hz)
+            yield Figure.at_most(
+                AREA, f"sampler at {rate_hz} Hz, 1 GiB, {limiter.mechanism}", share, "% core", most
+            )
+
+
+@contextmanager
+def _service() -> Iterator[tuple[int, Limiter]]:
+    """A process of 1 GiB with eight threads, in a control group of its own."""
+    limiter = open_limiter(f"bench-{os.getpid()}", "sampler")
+    with ExitStack() as stack:
+        stack.callback(limiter.remove)
+        limiter.apply(LimitsSpec(memory_max_bytes=2 * RESIDENT_BYTES))
+        join = "".join(f"echo $$ > {path}; " for path in limiter.join_paths)
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", f'{join}exec "$0" "$@"', sys.executable, "-c", PROGRAM,
+             str(RESIDENT_BYTES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        yield process.pid, limiter
+
+
+def _share(pid: int, limiter: Limiter, rate_hz: int) -> float:
+    """Percent of one core that the sampling thread used, batches written to disk among it."""
+    with tempfile.TemporaryDirectory() as folder:
+        stream = Spool(Path(folder), "bench", "sampler").stream(MEMORY)
+        loop = SampleLoop(
+            pid,
+            limiter,
+            interval_ns=1_000_000_000 // rate_hz,
+            sink=stream.append,
+            phase=lambda: "measure",
+            clock=ClockMap.read(),
+        )
+        began_s = time.monotonic()
+        loop.start()
+        time.sleep(LENGTH_S)
+        loop.stop()
+        took_s = time.monotonic() - began_s
+    assert loop.samples >= 0.9 * LENGTH_S * rate_hz
+    return 100 * loop.cpu_ns / 1e9 / took_s
