@@ -13,7 +13,15 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator import axes, values
-from orchestrator.model import Comparison, Configuration, Limits, MatrixDocument, Service, Workload
+from orchestrator.model import (
+    Comparison,
+    Configuration,
+    Limits,
+    MatrixDocument,
+    Service,
+    Workload,
+    known_keys,
+)
 from orchestrator.source import MatrixError, Path_, Source, read_source
 from workloads.shipped import scenario_path, shipped_scenarios
 
@@ -159,11 +167,18 @@ def _validation_errors(error: ValidationError) -> list[tuple[Path_, str, bool]]:
     found: list[tuple[Path_, str, bool]] = []
     for detail in error.errors(include_url=False):
         path: Path_ = tuple(part for part in detail["loc"] if part != "[key]")
-        if detail["type"] == "unknown_keys":
-            found += [((*path, key), text, True) for key, text in detail["ctx"]["texts"].items()]
+        if detail["type"] == "extra_forbidden":
+            found.append((path, _unknown_key(path), True))
         else:
             found.append((path, _sentence(detail), "[key]" in detail["loc"]))
     return found
+
+
+def _unknown_key(path: Path_) -> str:
+    key, known = str(path[-1]), known_keys(path[:-1])
+    near = difflib.get_close_matches(key, known, 1, 0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown key {key!r}; {hint}"
 
 
 def _sentence(detail: ErrorDetails) -> str:

@@ -7,11 +7,11 @@ units: nanoseconds, bytes, requests per second.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
 
 from orchestrator import values
 
@@ -57,24 +57,6 @@ class Section(BaseModel):
     """A mapping of known keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        """Unknown keys are errors that name the nearest known one."""
-        if not isinstance(data, dict):
-            return data
-        unknown = [key for key in data if key not in cls.model_fields]
-        if unknown:
-            texts = {key: cls._unknown(key) for key in unknown}
-            raise PydanticCustomError("unknown_keys", "unknown keys", {"texts": texts})
-        return data
-
-    @classmethod
-    def _unknown(cls, key: str) -> str:
-        near = difflib.get_close_matches(key, cls.model_fields, 1, 0.5)
-        known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(cls.model_fields)}"
-        return f"unknown key {key!r}; {known}"
 
 
 class GoSource(Section):
@@ -283,3 +265,21 @@ class MatrixDocument(Section):
     sampling: Sampling = Field(default_factory=Sampling, description="of memory")
     gc_trace: bool = Field(True, description="let the Go runtime report every collection")
     comparison: Comparison = Field(default_factory=Comparison, description="what decides and how")
+
+
+def known_keys(path: Sequence[str | int]) -> list[str]:
+    """The keys that the section at a path may have."""
+    section: type[BaseModel] = MatrixDocument
+    for part in path:
+        field = section.model_fields.get(str(part))
+        if field is not None:
+            section = _section_in(field.annotation) or section
+    return list(section.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section within an annotation such as `Limits | None` or `dict[Name, Workload]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_in(inner) for inner in typing.get_args(annotation))
+    return next((section for section in found if section), None)

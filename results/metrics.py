@@ -106,7 +106,5 @@ def format_time(value_ns: float) -> str:
     """Three significant digits in µs, ms or s."""
     for unit, size in (("s", 1e9), ("ms", 1e6)):
         if abs(value_ns) >= size:
-            return (
-                f"{value_ns / size:.3g} {unit}" if value_ns < 1e12 else f"{value_ns / size:,.0f} s"
-            )
+            return f"{value_ns / size:.3g} {unit}"
     return f"{value_ns / 1e3:.3g} µs"

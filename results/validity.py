@@ -153,7 +153,7 @@ def _load(record: TrialRecord, load: LoadRecord, rows: dict[str, int]) -> Iterat
 
 
 def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
-    """The generator proves itself, or the trial is invalid: a slow one looks like a slow service."""
+    """The generator proves itself: a slow generator looks just like a slow service."""
     seconds = _measure_s(record)
     at_least = f"at least {load.measured / seconds:,.0f}/s" if seconds else "the rate is not known"
     remedy = "use another node or fewer requests"
