@@ -8,6 +8,7 @@ and nothing that Ray prints reaches the user's terminal.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -83,7 +84,7 @@ class EmbeddedCluster:
                 num_gpus=0,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 configure_logging=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 _node_ip_address="127.0.0.1",
@@ -102,7 +103,8 @@ class EmbeddedCluster:
         """Start this machine's node actor and ask it for its facts."""
         from workers.node import NodeActor
 
-        node = Node(NodeActor.remote(to_plain(settings)))
+        actor: Any = NodeActor  # Ray's decorator makes another type of it
+        node = Node(actor.remote(to_plain(settings)))
         self._nodes.append(node)
         return node
 

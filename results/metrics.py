@@ -53,13 +53,13 @@ _ALL: Final = (
         "latency_p50", "latency p50", "ns", "lower", "price",
         "from the intended start of a request to its last byte",
     ),
-    Metric("latency_p99", "latency p99", "ns", "lower", "price", "as latency p50"),
-    Metric("latency_p999", "latency p99.9", "ns", "lower", "price", "as latency p50"),
     Metric(
         "service_p50", "service time p50", "ns", "lower", "price",
         "from the real start of a request to its last byte",
     ),
+    Metric("latency_p99", "latency p99", "ns", "lower", "price", "as latency p50"),
     Metric("service_p99", "service time p99", "ns", "lower", "price", "as service time p50"),
+    Metric("latency_p999", "latency p99.9", "ns", "lower", "price", "as latency p50"),
     Metric("service_p999", "service time p99.9", "ns", "lower", "price", "as service time p50"),
     Metric(
         "throughput", "throughput", "/s", "higher", "load",

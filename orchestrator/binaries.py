@@ -1,0 +1,149 @@
+"""The programs of a run: a toolchain and a build for every configuration, and the launcher."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator import toolchains
+from orchestrator.builds import BuildFlags, BuildRequest, Built, build_all, build_launcher
+from orchestrator.builds import describe_binary as describe
+from orchestrator.matrix import Matrix
+from orchestrator.model import Build
+from orchestrator.progress import Progress
+from orchestrator.toolchains import Toolchain
+from results.errors import UserError
+from workers.spec import BinarySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """What each configuration runs, and the program that starts it."""
+
+    launcher: Path
+    by_configuration: dict[str, BinarySpec]
+
+    def of(self, configuration: str) -> BinarySpec:
+        """The program of a configuration."""
+        return self.by_configuration[configuration]
+
+    def to_plain(self) -> dict[str, dict[str, Any]]:
+        """As JSON, for the run's document."""
+        return {
+            name: {
+                field: getattr(binary, field)
+                for field in ("sha256", "size_bytes", "go_version", "build_info", "build_flags")
+            }
+            for name, binary in self.by_configuration.items()
+        }
+
+
+def prepare_binaries(matrix: Matrix, progress: Progress) -> Binaries:
+    """Fetch the toolchains and build all. Raises UserError with the compiler's own words."""
+    service = matrix.document.service
+    if service.go:
+        chains = _toolchains(matrix, progress)
+        binaries = _built(matrix, chains, progress)
+        newest = max(chains.values(), key=lambda t: tuple(map(int, t.version.split("."))))
+    else:
+        newest = toolchains.any_available(progress.step)
+        binaries = dict.fromkeys(matrix.configurations, _given(matrix))
+    progress.step("building the launcher")
+    return Binaries(build_launcher(newest), binaries)
+
+
+def _toolchains(matrix: Matrix, progress: Progress) -> dict[str, Toolchain]:
+    """The toolchain of every configuration; one that is not served is told with its place."""
+    chains: dict[str, Toolchain] = {}
+    found: dict[str, Toolchain] = {}
+    for name, configuration in matrix.configurations.items():
+        version = configuration.go or ""
+        try:
+            if version not in chains:
+                chains[version] = toolchains.ensure(version, progress=progress.step)
+                _tell(chains[version], progress)
+        except UserError as error:
+            raise matrix.error(("configurations", name, "go"), str(error)) from error
+        found[name] = chains[version]
+    return found
+
+
+def _tell(toolchain: Toolchain, progress: Progress) -> None:
+    progress.done(f"Go {toolchain.version} ({toolchain.origin}, {toolchain.digest[:12]})")
+    if toolchain.note:
+        progress.warn(toolchain.note)
+
+
+def _built(
+    matrix: Matrix, chains: dict[str, Toolchain], progress: Progress
+) -> dict[str, BinarySpec]:
+    service = matrix.document.service
+    assert service.go
+    progress.step(f"building {matrix.service.name} for {len(chains)} configurations")
+    built = build_all(
+        {
+            name: BuildRequest(
+                toolchain=chains[name],
+                source=matrix.path(service.go.source),
+                package=service.go.package,
+                flags=_flags(matrix, configuration.build),
+            )
+            for name, configuration in matrix.configurations.items()
+        }
+    )
+    fresh = len({b.sha256 for b in built.values() if not b.cached})
+    made = f"{fresh} new" if fresh else "all from the cache"
+    slowest_s = max(b.seconds for b in built.values())
+    progress.done(
+        f"built {matrix.service.name}: {len({b.sha256 for b in built.values()})} binaries for "
+        f"{len(built)} configurations, {made}, {slowest_s:.1f} s"
+    )
+    return {name: _spec(binary, copy=True) for name, binary in built.items()}
+
+
+def _flags(matrix: Matrix, build: Build) -> BuildFlags:
+    pgo = build.pgo
+    if pgo not in (None, "auto", "off"):
+        pgo = str(matrix.path(pgo))
+    return BuildFlags(
+        ldflags=build.ldflags,
+        trimpath=build.trimpath,
+        tags=tuple(build.tags),
+        gcflags=build.gcflags,
+        cgo=build.cgo,
+        race=build.race,
+        pgo=pgo,
+        experiment=tuple(build.experiment),
+    )
+
+
+def _given(matrix: Matrix) -> BinarySpec:
+    """A program that is not built here: the user's own binary, or a command of this machine."""
+    service = matrix.document.service
+    if service.binary:
+        return _spec(describe(matrix.path(service.binary)), copy=True)
+    assert service.command
+    found = shutil.which(service.command[0], path=_search_path(matrix))
+    if found is None:
+        text = f"there is no command {service.command[0]!r} on this machine's PATH"
+        raise matrix.error(("service", "command"), text)
+    return _spec(describe(Path(found)), copy=False)
+
+
+def _search_path(matrix: Matrix) -> str | None:
+    return matrix.document.service.env.get("PATH")
+
+
+def _spec(built: Built, *, copy: bool) -> BinarySpec:
+    return BinarySpec(
+        argv0=str(built.path),
+        copy=copy,
+        sha256=built.sha256,
+        size_bytes=built.size_bytes,
+        go_version=built.go_version,
+        build_info=built.build_info,
+        toolchain_sha256=built.toolchain_sha256,
+        build_flags=built.flags,
+    )

@@ -1,0 +1,392 @@
+"""Default against optimised: one table for each workload, node class and candidate.
+
+A trial is one observation; comparison is within blocks. Only valid trials are compared; the others
+are listed with their reasons. The verdict words are: better, worse, no difference shown,
+equivalent (±margin), invalid (why), and `needs N blocks` where no test could decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from results.metrics import METRICS, Metric
+from results.record import TrialRecord
+from results.statistics import (
+    Interval,
+    PairedShift,
+    blocks_at_least,
+    blocks_for,
+    equivalent,
+    holm,
+    paired_shift,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BlockKey = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One metric of one valid trial. A block is known by its run and number."""
+
+    block: BlockKey
+    node_class: str
+    workload: str
+    configuration: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to decide; from the run's document."""
+
+    baseline: str
+    confidence: float = 0.95
+    primary: tuple[str, ...] = ("peak_rss",)
+    margins: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def alpha(self) -> float:
+        """The error level."""
+        return 1 - self.confidence
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric: medians over blocks, the change, and what can be said of it.
+
+    `change` is a fraction of the baseline when `relative`, else a difference in the metric's unit.
+    `more_blocks` is about how many blocks would show a change of this size.
+    """
+
+    metric: Metric
+    baseline: float | None
+    candidate: float | None
+    change: Interval | None
+    relative: bool
+    p: float | None
+    p_adjusted: float | None
+    pairs: int
+    primary: bool
+    verdict: str
+    more_blocks: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One candidate against the baseline, under one workload on one node class."""
+
+    workload: str
+    node_class: str
+    baseline: str
+    candidate: str
+    rows: tuple[Row, ...]
+    blocks: int
+    """Blocks in which both have a valid trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All tables of the compared runs, and everything to know beside them."""
+
+    run_ids: tuple[str, ...]
+    service: str
+    settings: Settings
+    planned_blocks: int
+    tables: tuple[Table, ...]
+    descriptions: dict[str, str]
+    builds: dict[str, str]
+    invalid: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def blocks_needed(self) -> int:
+        """The fewest blocks with which every primary contrast can get a verdict."""
+        return blocks_at_least(self.settings.confidence, self._contrasts)
+
+    @property
+    def _contrasts(self) -> int:
+        return max(1, sum(row.primary for table in self.tables for row in table.rows))
+
+
+@dataclass(slots=True)
+class _Pairs:
+    """The paired values of one metric of one candidate."""
+
+    table: tuple[str, str, str]
+    metric: Metric
+    values: list[tuple[float, float]]
+
+    @property
+    def relative(self) -> bool:
+        """Whether ratios make sense: nothing is zero or less."""
+        return all(a > 0 and b > 0 for a, b in self.values)
+
+    @property
+    def differences(self) -> list[float]:
+        """Log ratios, or plain differences where there are zeros."""
+        if self.relative:
+            return [math.log(b / a) for a, b in self.values]
+        return [b - a for a, b in self.values]
+
+
+def compare(measurements: Iterable[Measurement], settings: Settings) -> tuple[Table, ...]:
+    """Compare every configuration with the baseline. Pure: the same input, the same output."""
+    cells = _cells(measurements)
+    pairs = list(_paired(cells, settings.baseline))
+    shifts = [paired_shift(p.differences, settings.confidence) if p.values else None for p in pairs]
+    adjusted = _adjusted(pairs, shifts, settings)
+    contrasts = sum(p.metric.name in settings.primary for p in pairs)
+    rows: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for pair, shift, p_adjusted in zip(pairs, shifts, adjusted, strict=True):
+        rows[pair.table].append(_row(pair, shift, p_adjusted, settings, contrasts))
+    return tuple(_table(key, made, settings.baseline) for key, made in rows.items())
+
+
+def _table(key: tuple[str, str, str], rows: list[Row], baseline: str) -> Table:
+    node_class, workload, candidate = key
+    blocks = max((row.pairs for row in rows), default=0)
+    return Table(workload, node_class, baseline, candidate, tuple(rows), blocks)
+
+
+Cells = dict[tuple[str, str], dict[str, dict[str, dict[BlockKey, float]]]]
+
+
+def _cells(measurements: Iterable[Measurement]) -> Cells:
+    """(node class, workload) → configuration → metric → block → value."""
+    cells: Cells = {}
+    for m in measurements:
+        configurations = cells.setdefault((m.node_class, m.workload), {})
+        metrics = configurations.setdefault(m.configuration, {})
+        metrics.setdefault(m.metric, {})[m.block] = m.value
+    return cells
+
+
+def _paired(cells: Cells, baseline: str) -> Iterable[_Pairs]:
+    for (node_class, workload), configurations in sorted(cells.items()):
+        base = configurations.get(baseline, {})
+        for candidate, metrics in configurations.items():
+            if candidate == baseline:
+                continue
+            for metric in METRICS.values():
+                ours, theirs = base.get(metric.name, {}), metrics.get(metric.name, {})
+                if not ours and not theirs:
+                    continue
+                blocks = sorted(ours.keys() & theirs.keys())
+                values = [(ours[block], theirs[block]) for block in blocks]
+                yield _Pairs((node_class, workload, candidate), metric, values)
+
+
+def _adjusted(
+    pairs: Sequence[_Pairs], shifts: Sequence[PairedShift | None], settings: Settings
+) -> list[float | None]:
+    """Holm over the primary contrasts of all tables; the others keep their own p."""
+    family = [
+        i
+        for i, (pair, shift) in enumerate(zip(pairs, shifts, strict=True))
+        if pair.metric.name in settings.primary and shift
+    ]
+    found = [shift.p if shift else None for shift in shifts]
+    corrected = holm([shift.p for i in family if (shift := shifts[i])])
+    for index, p in zip(family, corrected, strict=True):
+        found[index] = p
+    return found
+
+
+def _row(
+    pair: _Pairs,
+    shift: PairedShift | None,
+    p_adjusted: float | None,
+    settings: Settings,
+    contrasts: int,
+) -> Row:
+    primary = pair.metric.name in settings.primary
+    row = Row(
+        metric=pair.metric,
+        baseline=median(a for a, _ in pair.values) if pair.values else None,
+        candidate=median(b for _, b in pair.values) if pair.values else None,
+        change=_change(shift.shift, relative=pair.relative) if shift else None,
+        relative=pair.relative,
+        p=shift.p if shift else None,
+        p_adjusted=p_adjusted,
+        pairs=len(pair.values),
+        primary=primary,
+        verdict="invalid (no valid pair)",
+    )
+    if shift is None:
+        return row
+    family = contrasts if primary else 1
+    verdict = _verdict(pair, shift, p_adjusted or 0.0, settings, family)
+    more = None
+    if verdict == "no difference shown" and primary:
+        more = blocks_for(pair.differences, settings.confidence, family)
+    return replace(row, verdict=verdict, more_blocks=more)
+
+
+def _change(shift: Interval, *, relative: bool) -> Interval:
+    if not relative:
+        return shift
+    return Interval(*(_expm1(value) for value in (shift.estimate, shift.low, shift.high)))
+
+
+def _expm1(value: float) -> float:
+    return math.expm1(value) if value < 700 else math.inf
+
+
+def _verdict(
+    pair: _Pairs, shift: PairedShift, p_adjusted: float, settings: Settings, family: int
+) -> str:
+    if pair.metric.direction == "none":
+        return ""
+    least = blocks_at_least(settings.confidence, family)
+    if shift.pairs < least:
+        return f"needs {least} blocks"
+    margin = settings.margins.get(pair.metric.name)
+    if margin and pair.relative and _equivalent(pair, margin, settings.confidence):
+        return f"equivalent (±{margin * 100:g} %)"
+    excludes_zero = shift.shift.low > 0 or shift.shift.high < 0
+    if p_adjusted > settings.alpha * (1 + 1e-12) or not excludes_zero:
+        return "no difference shown"
+    higher = shift.shift.estimate > 0
+    return "better" if higher == (pair.metric.direction == "higher") else "worse"
+
+
+def _equivalent(pair: _Pairs, margin: float, confidence: float) -> bool:
+    return equivalent(pair.differences, math.log1p(-margin), math.log1p(margin), confidence)
+
+
+# From the archive
+
+
+def comparison_of(
+    run_ids: Sequence[str],
+    documents: Sequence[dict[str, Any]],
+    records: Sequence[TrialRecord],
+    measurements: Sequence[Measurement],
+) -> Comparison:
+    """Everything that is told about some runs of one service."""
+    first = documents[0]
+    baseline = next(t["configuration"] for t in first["planned"] if t["baseline"])
+    asked = first["comparison"]
+    settings = Settings(
+        baseline=baseline,
+        confidence=asked["confidence"],
+        primary=tuple(asked["primary"]),
+        margins=dict(asked["margins"]),
+    )
+    return Comparison(
+        run_ids=tuple(run_ids),
+        service=first["service"],
+        settings=settings,
+        planned_blocks=sum(d["blocks"] for d in documents),
+        tables=compare(measurements, settings),
+        descriptions={r.workload: _described(r) for r in records},
+        builds=_builds(documents),
+        invalid=tuple(_invalid(records)),
+        warnings=tuple(_warnings(records)),
+    )
+
+
+def _builds(documents: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Configuration → what it was built with."""
+    return {
+        name: str(build.get("go_version") or "")
+        for document in documents
+        for name, build in document["builds"].items()
+    }
+
+
+def _described(record: TrialRecord) -> str:
+    """What traffic a workload is, from what the node was told."""
+    load = record.spec["load"]
+    scenario = str(load["scenario"]).rpartition("/")[2].removesuffix(".py")
+    if load["arrivals"]:
+        traffic = f"{load['arrivals']['kind']} {load['arrivals']['rate_rps']:g}/s"
+    else:
+        traffic = f"{load['users']} users, closed loop"
+    seconds = record.spec["phases"]["measure_ns"] / 1e9
+    return f"{scenario}, {traffic}, measured for {seconds:g} s"
+
+
+def _invalid(records: Sequence[TrialRecord]) -> Iterable[tuple[str, str]]:
+    for record in records:
+        if not record.valid:
+            reasons = [f.text for f in record.findings if f.level == "invalid"]
+            yield record.trial_id, "; ".join(reasons)
+
+
+def _warnings(records: Sequence[TrialRecord]) -> Iterable[str]:
+    """Each kind of warning once, with how many valid trials have it and one example."""
+    by_code: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        for finding in record.findings if record.valid else []:
+            if finding.level == "warning":
+                by_code[finding.code].append(finding.text)
+    for texts in by_code.values():
+        more = "" if len(texts) == 1 else f" (in {len(texts)} trials)"
+        yield f"{texts[0]}{more}"
+
+
+def comparison_rows(comparison: Comparison) -> pa.Table:
+    """The rows of the SQL view `comparison`."""
+    import pyarrow as pa
+
+    schema = pa.schema(
+        [
+            ("node_class", pa.string()),
+            ("workload", pa.string()),
+            ("baseline", pa.string()),
+            ("configuration", pa.string()),
+            ("metric", pa.string()),
+            ("unit", pa.string()),
+            ("baseline_value", pa.float64()),
+            ("candidate_value", pa.float64()),
+            ("relative", pa.bool_()),
+            ("change", pa.float64()),
+            ("change_low", pa.float64()),
+            ("change_high", pa.float64()),
+            ("p", pa.float64()),
+            ("p_adjusted", pa.float64()),
+            ("pairs", pa.int64()),
+            ("is_primary", pa.bool_()),
+            ("verdict", pa.string()),
+        ]
+    )
+    return pa.Table.from_pylist(
+        [_plain(table, row) for table in comparison.tables for row in table.rows], schema
+    )
+
+
+def _plain(table: Table, row: Row) -> dict[str, Any]:
+    change = row.change
+    return {
+        "node_class": table.node_class,
+        "workload": table.workload,
+        "baseline": table.baseline,
+        "configuration": table.candidate,
+        "metric": row.metric.name,
+        "unit": row.metric.unit,
+        "baseline_value": row.baseline,
+        "candidate_value": row.candidate,
+        "relative": row.relative,
+        "change": change.estimate if change else None,
+        "change_low": _finite(change.low) if change else None,
+        "change_high": _finite(change.high) if change else None,
+        "p": row.p,
+        "p_adjusted": row.p_adjusted,
+        "pairs": row.pairs,
+        "is_primary": row.primary,
+        "verdict": row.verdict,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

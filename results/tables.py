@@ -1,0 +1,186 @@
+"""Comparison tables for a terminal, for Markdown and for programs. The numbers are made elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleRenderable, Group
+from rich.markup import escape
+from rich.table import Table as Grid
+from rich.text import Text
+
+from results.compare import Comparison, Row, Table, comparison_rows
+from results.metrics import format_value
+
+VERDICT_STYLES = {"better": "green", "worse": "red", "invalid": "red", "equivalent": "cyan"}
+GROUPS = {
+    "memory": "memory",
+    "price": "what it costs",
+    "load": "what it carries",
+    "build": "program",
+}
+UNKNOWN = "–"
+
+
+def terminal_comparison(comparison: Comparison) -> ConsoleRenderable:
+    """All tables with what must be known beside them, for a terminal of 100 columns."""
+    parts: list[ConsoleRenderable] = []
+    for table in comparison.tables:
+        parts += [_title(comparison, table), _grid(comparison, table)]
+    parts += [Text.from_markup(line) for line in _notes(comparison)]
+    return Group(*parts)
+
+
+def _title(comparison: Comparison, table: Table) -> Text:
+    names = " → ".join(_named(comparison, name) for name in (table.baseline, table.candidate))
+    blocks = f"{table.blocks} of {comparison.planned_blocks} blocks"
+    traffic = comparison.descriptions.get(table.workload, "")
+    return Text.from_markup(
+        f"\n[bold]{escape(comparison.service)}[/]  {escape(names)}\n"
+        f"[dim]{escape(table.workload)}: {escape(traffic)} · {blocks} · {escape(table.node_class)}[/]"
+    )
+
+
+def _named(comparison: Comparison, configuration: str) -> str:
+    built = comparison.builds.get(configuration)
+    return f"{configuration} ({built})" if built else configuration
+
+
+def _grid(comparison: Comparison, table: Table) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    grid.add_column("", no_wrap=True)
+    grid.add_column(table.baseline, justify="right", no_wrap=True)
+    grid.add_column(table.candidate, justify="right", no_wrap=True)
+    grid.add_column("change", justify="right", no_wrap=True)
+    grid.add_column(_interval_name(comparison), justify="right", no_wrap=True)
+    grid.add_column("verdict", no_wrap=True)
+    group = ""
+    for row in table.rows:
+        if row.metric.group != group:
+            group = row.metric.group
+            grid.add_row(f"[dim italic]{GROUPS[group]}[/]")
+        mark = "[bold]●[/]" if row.primary else " "
+        grid.add_row(f"{mark} {row.metric.label}", *_cells(row), _verdict(row))
+    return grid
+
+
+def _cells(row: Row) -> Iterator[str]:
+    yield format_value(row.metric, row.baseline)
+    yield format_value(row.metric, row.candidate)
+    yield _amount(row, row.change.estimate) if row.change else UNKNOWN
+    yield _interval(row)
+
+
+def _interval_name(comparison: Comparison) -> str:
+    return f"{comparison.settings.confidence * 100:g} % interval"
+
+
+def _interval(row: Row) -> str:
+    if row.change is None or not math.isfinite(row.change.low + row.change.high):
+        return UNKNOWN
+    return f"{_amount(row, row.change.low)} … {_amount(row, row.change.high)}"
+
+
+def _amount(row: Row, value: float) -> str:
+    """A change: percent of the baseline, or a signed difference."""
+    if row.relative:
+        return f"{value * 100:+.1f} %"
+    if row.metric.unit == "fraction":
+        return f"{value * 100:+.2f} pp"
+    return f"{'-' if value < 0 else '+'}{format_value(row.metric, abs(value))}"
+
+
+def _verdict(row: Row) -> str:
+    style = VERDICT_STYLES.get(row.verdict.partition(" ")[0], "dim")
+    return f"[{style}]{row.verdict}[/]" if row.verdict else ""
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    if not comparison.tables:
+        yield "[red]no configuration has valid trials to compare[/]"
+    yield from (f"[dim]{escape(text)}[/]" for text in explanations(comparison))
+    yield from (f"[yellow]![/] {escape(text)}" for text in comparison.warnings)
+    for trial_id, reason in comparison.invalid:
+        yield f"[red]✗[/] not counted: {escape(trial_id)}: {escape(reason)}"
+
+
+def explanations(comparison: Comparison) -> Iterator[str]:
+    """How to read the tables, and how many blocks a verdict needs."""
+    settings = comparison.settings
+    yield (
+        f"● decides, corrected for {_counted(comparison)}; other rows are secondary, not corrected. "
+        f"Intervals: {settings.confidence * 100:g} %, over blocks."
+    )
+    needed = comparison.blocks_needed
+    blocks = min((table.blocks for table in comparison.tables), default=0)
+    if comparison.tables and blocks < needed:
+        yield (
+            f"With {blocks} blocks nothing can be decided: a verdict needs {needed} blocks "
+            f"(--trials {needed})."
+        )
+    for table in comparison.tables:
+        for row in table.rows:
+            if row.more_blocks:
+                yield (
+                    f"{table.candidate}: about {row.more_blocks} blocks would show a change of "
+                    f"{row.metric.label} of this size."
+                )
+
+
+def _counted(comparison: Comparison) -> str:
+    number = sum(row.primary for table in comparison.tables for row in table.rows)
+    return f"{number} contrast{'s' if number != 1 else ''} (Holm)"
+
+
+def markdown_comparison(comparison: Comparison) -> str:
+    """The same tables in Markdown, for a pull request or a README."""
+    return "\n".join(_markdown_lines(comparison)) + "\n"
+
+
+def _markdown_lines(comparison: Comparison) -> Iterator[str]:
+    for table in comparison.tables:
+        names = " → ".join(_named(comparison, name) for name in (table.baseline, table.candidate))
+        yield f"**{comparison.service}**: {names}  "
+        yield (
+            f"{table.workload}: {comparison.descriptions.get(table.workload, '')}; "
+            f"{table.blocks} of {comparison.planned_blocks} blocks; {table.node_class}"
+        )
+        yield ""
+        yield (
+            f"| | {table.baseline} | {table.candidate} | change | "
+            f"{_interval_name(comparison)} | verdict |"
+        )
+        yield "|---|---:|---:|---:|---:|---|"
+        for row in table.rows:
+            label = f"**{row.metric.label}**" if row.primary else row.metric.label
+            yield f"| {label} | {' | '.join(_cells(row))} | {row.verdict} |"
+        yield ""
+    for text in explanations(comparison):
+        yield f"{text.replace('●', 'Bold')}  "
+    for text in comparison.warnings:
+        yield f"- warning: {text}"
+    for trial_id, reason in comparison.invalid:
+        yield f"- not counted: `{trial_id}`: {reason}"
+
+
+def plain_comparison(comparison: Comparison) -> dict[str, Any]:
+    """The same as JSON."""
+    return {
+        "runs": list(comparison.run_ids),
+        "service": comparison.service,
+        "baseline": comparison.settings.baseline,
+        "confidence": comparison.settings.confidence,
+        "blocks_planned": comparison.planned_blocks,
+        "blocks_needed": comparison.blocks_needed,
+        "rows": comparison_rows(comparison).to_pylist(),
+        "invalid": [{"trial_id": t, "reason": reason} for t, reason in comparison.invalid],
+        "warnings": list(comparison.warnings),
+    }
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the tables."""
+    console.print(terminal_comparison(comparison), highlight=False, soft_wrap=False)
