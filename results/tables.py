@@ -1,4 +1,4 @@
-"""Comparison tables for a terminal, for Markdown and for programs. The numbers are made elsewhere."""
+"""Comparison tables for a terminal, for Markdown, for programs; the numbers are made elsewhere."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _title(comparison: Comparison, table: Table) -> Text:
     names = " → ".join(_named(comparison, name) for name in (table.baseline, table.candidate))
     blocks = f"{table.blocks} of {comparison.planned_blocks} blocks"
     traffic = comparison.descriptions.get(table.workload, "")
+    where = f"{table.workload}: {traffic} · {blocks} · {table.node_class}"
     return Text.from_markup(
-        f"\n[bold]{escape(comparison.service)}[/]  {escape(names)}\n"
-        f"[dim]{escape(table.workload)}: {escape(traffic)} · {blocks} · {escape(table.node_class)}[/]"
+        f"\n[bold]{escape(comparison.service)}[/]  {escape(names)}\n[dim]{escape(where)}[/]"
     )
 
 
@@ -111,7 +111,7 @@ def explanations(comparison: Comparison) -> Iterator[str]:
     """How to read the tables, and how many blocks a verdict needs."""
     settings = comparison.settings
     yield (
-        f"● decides, corrected for {_counted(comparison)}; other rows are secondary, not corrected. "
+        f"● decides, corrected for {_counted(comparison)}; other rows are secondary, uncorrected. "
         f"Intervals: {settings.confidence * 100:g} %, over blocks."
     )
     needed = comparison.blocks_needed

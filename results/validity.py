@@ -98,12 +98,13 @@ def judge(
     and that phase's length in nanoseconds.
     """
     found = list(record.findings)
-    measured = any(span.name == "measure" for span in record.phases)
+    cut_off = any(f.level == "invalid" for f in found)
+    measured = not cut_off and any(span.name == "measure" for span in record.phases)
     found += _limits(record)
     found += _teardown(record)
     if measured and record.load:
         found += _load(record, record.load, row_counts)
-    elif measured and not found:
+    elif measured:
         found.append(Finding("no_load", "invalid", CODES["no_load"]))
     if measured:
         found += _sampling(record, row_counts)

@@ -149,6 +149,10 @@ class Service:
                 pass_fds=(status_write,),
                 start_new_session=True,
             )
+        except OSError as error:
+            for descriptor in (output_read, error_read, status_read):
+                os.close(descriptor)
+            raise ServiceFailed("start_failed", f"the launcher can't run: {error}") from error
         finally:
             for descriptor in (output_write, error_write, status_write):
                 os.close(descriptor)
@@ -181,6 +185,8 @@ class Service:
             return int(self._status["started"]["pid"])
         text = self._status.get("failed", {}).get("text", "the launcher said nothing")
         self.close()
+        for descriptor in (self.output_fd, self.error_fd):
+            os.close(descriptor)
         raise ServiceFailed("start_failed", f"{self.spec.name} could not be started: {text}")
 
     @property

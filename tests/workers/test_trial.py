@@ -154,7 +154,7 @@ def test_never_ready(run_trial: RunTrial) -> None:
 
 
 def test_dies_in_the_measure_phase(run_trial: RunTrial) -> None:
-    record = run_trial("-die-after", "700ms")
+    record = run_trial("-die-after", "2500ms", measure_ns=4000 * MS)
     assert codes(record) >= {"service_died"}
     assert record.load and record.load.sent > 0, "what was measured is kept"
 

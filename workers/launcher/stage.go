@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -89,6 +90,10 @@ func prepareAndExec(specFile string) error {
 	// After the change of user, which clears it.
 	if err := prctl(prSetPdeathsig, uintptr(syscall.SIGKILL)); err != nil {
 		return err
+	}
+	// The launcher may have died before that: then nobody would end the service.
+	if os.Getppid() == 1 {
+		return errors.New("the launcher is gone")
 	}
 	if err := syscall.Exec(spec.Argv[0], spec.Argv, spec.Env); err != nil {
 		return fmt.Errorf("%s: %w", spec.Argv[0], err)
