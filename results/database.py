@@ -1,0 +1,248 @@
+"""The archive as a database: DuckDB in memory, views over the Arrow files, locked down.
+
+The rows stay where they are: a query reads the columns and the trials that it names. Each trial's
+file is one fragment of its table, and what is known of the trial (`KEY_COLUMNS`) is attached to
+the fragment, so that `where configuration = 'default'` opens only those files. The tables made
+from these rows are views in `results/views/*.sql`.
+
+A query sees the archive and nothing else: no files, no network, no Python, no settings.
+https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from results.archive import Archive
+from results.errors import HeapgateError, UserError
+from results.fragments import Trials, read_trials
+
+if TYPE_CHECKING:
+    from results.compare import Measurement
+
+VIEWS: Final = (
+    "runs",
+    "trials",
+    "phases",
+    "builds",
+    "findings",
+    "limits",
+    "gc_overhead",
+    "trial_metrics",
+    "cells",
+    "latency_by_second",
+    "memory_by_phase",
+)
+"""The views with a file of their own, beside `comparison`; a view uses only those before it."""
+
+QUERY_TIMEOUT_S: Final = 300.0
+BATCH_ROWS: Final = 100_000
+_ALLOWED = "one SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or PIVOT is allowed"
+
+
+class Database:
+    """A read-only view of an archive; close it, or use it in a `with`.
+
+    `notes` are what a reader of its answers should know: trials that were cut off, broken files.
+    """
+
+    def __init__(self, trials: Trials) -> None:
+        self.notes = trials.notes
+        self.runs = trials.runs
+        self.records = trials.records
+        self._compared = False
+        self._spill = tempfile.TemporaryDirectory(prefix="heapgate-sql-")
+        self._connection = _connect(Path(self._spill.name))
+        for name, table in trials.tables.items():
+            self._connection.register(name, table)
+        for name in VIEWS:
+            self._connection.execute(view_text(name))
+        self._connection.execute("set lock_configuration = true")
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free everything."""
+        self._connection.close()
+        self._spill.cleanup()
+
+    def query(self, sql: str, *, timeout_s: float = QUERY_TIMEOUT_S) -> pa.Table:
+        """The whole answer to one query. Raises UserError as `stream` does."""
+        with self.stream(sql, timeout_s=timeout_s) as reader:
+            return reader.read_all()
+
+    @contextmanager
+    def stream(
+        self, sql: str, *, timeout_s: float = QUERY_TIMEOUT_S
+    ) -> Iterator[pa.RecordBatchReader]:
+        """The answer to one query, batch by batch; one at a time.
+
+        Raises UserError for anything but one reading statement, for an error in it, and when the
+        answer is not complete after `timeout_s` seconds.
+        """
+        self._check(sql)
+        self._compare_if_asked(sql)
+        with _time_limit(self._connection, timeout_s), _clean_errors():
+            reader = self._connection.execute(sql).to_arrow_reader(BATCH_ROWS)
+            try:
+                yield reader
+            finally:
+                reader.close()
+
+    def _check(self, sql: str) -> None:
+        """Raise UserError unless `sql` is exactly one statement that only reads."""
+        with _clean_errors():
+            statements = self._connection.extract_statements(sql)
+        if len(statements) != 1:
+            raise UserError(f"{_ALLOWED}; this is {len(statements)} statements")
+        kind = statements[0].type
+        if kind == duckdb.StatementType.SELECT:
+            return
+        # A PIVOT is several statements to DuckDB, but so is CREATE TABLE … AS PIVOT: only what
+        # reads can stand in brackets.
+        if kind == duckdb.StatementType.MULTI and self._fits_in_brackets(sql):
+            return
+        raise UserError(f"{_ALLOWED}; this is {kind.name}")
+
+    def _fits_in_brackets(self, sql: str) -> bool:
+        bracketed = f"from ({sql.strip().rstrip(';')}\n)"
+        try:
+            return len(self._connection.extract_statements(bracketed)) == 1
+        except duckdb.Error:
+            return False
+
+    def measurements(self, run_id: str) -> list[Measurement]:
+        """What a run's counted trials measured, for `results.compare`."""
+        from results.compare import Measurement
+
+        table = self.query(f"from trial_metrics where run_id = {_quoted(run_id)}")
+        return [
+            Measurement(
+                block=(run_id, row["block"]),
+                node_class=row["node_class"],
+                workload=row["workload"],
+                configuration=row["configuration"],
+                metric=row["metric"],
+                value=row["value"],
+            )
+            for row in table.to_pylist()
+            if row["value"] is not None
+        ]
+
+    def _compare_if_asked(self, sql: str) -> None:
+        """The view `comparison` needs statistics: it is only made for a query that names it."""
+        if self._compared or not re.search(r"\bcomparison\b", sql, re.IGNORECASE):
+            return
+        self._connection.register("raw_comparison", self._compared_runs())
+        self._connection.execute(view_text("comparison"))
+        self._compared = True
+
+    def _compared_runs(self) -> pa.Table:
+        """Each run for itself: its baseline, its margins, its blocks."""
+        from results.compare import comparison_of, comparison_rows
+
+        tables = []
+        for run in self.runs:
+            records = [record for record in self.records if record.run_id == run.run_id]
+            measured = self.measurements(run.run_id)
+            rows = comparison_rows(comparison_of([run.run_id], [run.document], records, measured))
+            run_ids = pa.array([run.run_id] * rows.num_rows, pa.string())
+            tables.append(rows.add_column(0, "run_id", run_ids))
+        return pa.concat_tables(tables)
+
+
+def open_database(archive_path: Path, run_ids: Sequence[str] | None = None) -> Database:
+    """Open an archive, or only some of its runs (ids, beginnings of ids, or `latest`).
+
+    Raises UserError when there is no archive, no run at all, or not the one that was named.
+    """
+    archive = Archive(archive_path)
+    if not run_ids:
+        archive.run("latest")
+        return Database(read_trials(archive, archive.runs()))
+    entries = {entry.run_id: entry for entry in map(archive.run, run_ids)}
+    return Database(read_trials(archive, list(entries.values())))
+
+
+def view_text(name: str) -> str:
+    """The SQL of a view, with its comments."""
+    return (resources.files("results") / "views" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _connect(spill: Path) -> duckdb.DuckDBPyConnection:
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    settings: dict[str, Any] = {
+        "threads": len(os.sched_getaffinity(0)),
+        "memory_limit": f"{memory_bytes // 2**21}MiB",
+        "temp_directory": str(spill),
+        "autoload_known_extensions": False,
+        "autoinstall_known_extensions": False,
+        "python_enable_replacements": False,
+    }
+    connection = duckdb.connect(":memory:", config=settings)
+    # Not with the others: it also forbids to choose the temporary directory.
+    connection.execute("set enable_external_access = false")
+    return connection
+
+
+@contextmanager
+def _time_limit(connection: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
+    """Interrupt what runs inside after `timeout_s` seconds: DuckDB has no such limit itself."""
+    expired = threading.Event()
+
+    def end() -> None:
+        expired.set()
+        connection.interrupt()
+
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except UserError as error:
+        if not expired.is_set():
+            raise
+        raise UserError(
+            f"the query was stopped after {timeout_s:g} s; ask for less, or give it more time "
+            "with --timeout"
+        ) from error
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    """DuckDB's and Arrow's errors as UserError, in their own words."""
+    try:
+        yield
+    except HeapgateError:
+        raise
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise UserError(f"the query failed: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    text = str(error).strip()
+    with suppress(IndexError):
+        text = text.split("\n\nStack Trace")[0].rstrip()
+    return text or type(error).__name__

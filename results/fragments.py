@@ -1,0 +1,317 @@
+"""An archive as Arrow: its documents as small tables, its trials' files as one dataset per table.
+
+A dataset opens no file until it is asked. Each file carries what is known of its trial as a
+partition expression: a constant column for the reader, and a reason to skip the file for a filter.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs
+
+from results.archive import PARTIAL, Archive, RunEntry
+from results.record import TrialRecord
+from results.schema import TABLES, TableSchema
+
+_WORD: Final = pa.dictionary(pa.int32(), pa.string())
+_TEXT: Final = pa.string()
+_NUMBER: Final = pa.int64()
+_ARROW_END: Final = b"ARROW1"
+"""The last bytes of a complete Arrow IPC file."""
+
+KEY_COLUMNS: Final = (
+    ("run_id", _WORD, "run of the trial"),
+    ("trial_id", _WORD, "trial"),
+    ("configuration", _WORD, "configuration of the trial"),
+    ("baseline", pa.bool_(), "whether that is the one which the others are compared with"),
+    ("workload", _WORD, "workload of the trial"),
+    ("block", _NUMBER, "block of the trial"),
+    ("node_class", _WORD, "machines that may be compared with each other"),
+    ("valid", pa.bool_(), "whether the trial's numbers may be used at all"),
+    ("counted", pa.bool_(), "whether the trial is in trial_metrics and cells"),
+)
+"""The columns that each row has from its trial: name, type, meaning."""
+
+_RUNS: Final = pa.schema(
+    {
+        "run_id": _TEXT,
+        "status": _TEXT,
+        "service": _TEXT,
+        "started_ns": _NUMBER,
+        "finished_ns": _NUMBER,
+        "heapgate_version": _TEXT,
+        "matrix_path": _TEXT,
+        "seed": _NUMBER,
+        "blocks": _NUMBER,
+        "planned": _NUMBER,
+    }
+)
+_TRIALS: Final = pa.schema(
+    {
+        "run_id": _TEXT,
+        "trial_id": _TEXT,
+        "planned_id": _TEXT,
+        "block": _NUMBER,
+        "position": _NUMBER,
+        "attempt": _NUMBER,
+        "configuration": _TEXT,
+        "baseline": pa.bool_(),
+        "workload": _TEXT,
+        "node_id": _TEXT,
+        "node_class": _TEXT,
+        "valid": pa.bool_(),
+        "counted": pa.bool_(),
+        "started_ns": _NUMBER,
+        "finished_ns": _NUMBER,
+        "measure_start_ns": _NUMBER,
+        "measure_end_ns": _NUMBER,
+        "gc_traced": pa.bool_(),
+        "peak_rss_bytes": _NUMBER,
+        "peak_cgroup_bytes": _NUMBER,
+        "binary_sha256": _TEXT,
+        "binary_size_bytes": _NUMBER,
+        "go_version": _TEXT,
+        "exit_cause": _TEXT,
+        "exit_text": _TEXT,
+        "sent": _NUMBER,
+        "measured": _NUMBER,
+        "failed": _NUMBER,
+        "lag_p99_ns": _NUMBER,
+        "generator_cpu_share": pa.float64(),
+    }
+)
+_PHASES: Final = pa.schema(
+    {"run_id": _TEXT, "trial_id": _TEXT, "phase": _TEXT, "start_ns": _NUMBER, "end_ns": _NUMBER}
+)
+_FINDINGS: Final = pa.schema(
+    {
+        "run_id": _TEXT,
+        "trial_id": _TEXT,
+        "configuration": _TEXT,
+        "level": _TEXT,
+        "code": _TEXT,
+        "text": _TEXT,
+        "remedy": _TEXT,
+    }
+)
+_LIMITS: Final = pa.schema(
+    {
+        "run_id": _TEXT,
+        "trial_id": _TEXT,
+        "configuration": _TEXT,
+        "name": _TEXT,
+        "asked": pa.float64(),
+        "read_back": pa.float64(),
+        "enforced": pa.bool_(),
+        "mechanism": _TEXT,
+        "reason": _TEXT,
+    }
+)
+_BUILDS: Final = pa.schema(
+    {
+        "run_id": _TEXT,
+        "configuration": _TEXT,
+        "sha256": _TEXT,
+        "size_bytes": _NUMBER,
+        "go_version": _TEXT,
+        "build_info": _TEXT,
+        "build_flags": _TEXT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """Tables and datasets by the name under which SQL finds them; notes on what is not there."""
+
+    runs: tuple[RunEntry, ...]
+    records: tuple[TrialRecord, ...]
+    tables: dict[str, pa.Table | ds.Dataset]
+    notes: list[str]
+
+
+def read_trials(archive: Archive, runs: Sequence[RunEntry]) -> Trials:
+    """Read all documents of these runs; of the trials' tables, only the last bytes."""
+    records = [record for run in runs for record in archive.records(run.run_id)]
+    counted = counted_trials(records)
+    notes = [note for run in runs for note in _absent(archive, run)]
+    tables: dict[str, pa.Table | ds.Dataset] = {
+        "raw_runs": _table(_RUNS, map(_run_row, runs)),
+        "raw_builds": _table(_BUILDS, (row for run in runs for row in _build_rows(run))),
+        "raw_trials": _table(_TRIALS, (_trial_row(r, counted) for r in records)),
+        "raw_phases": _table(_PHASES, (row for r in records for row in _phase_rows(r))),
+        "raw_findings": _table(_FINDINGS, (row for r in records for row in _finding_rows(r))),
+        "raw_limits": _table(_LIMITS, (row for r in records for row in _limit_rows(r))),
+    }
+    for table in TABLES.values():
+        tables[table.name] = _dataset(archive.path, table, records, counted, notes)
+    return Trials(tuple(runs), tuple(records), tables, notes)
+
+
+def counted_trials(records: Iterable[TrialRecord]) -> set[tuple[str, str]]:
+    """(run_id, trial_id) of the last valid attempt at each planned trial."""
+    last: dict[tuple[str, str], TrialRecord] = {}
+    for record in records:
+        key = (record.run_id, planned_id(record.trial_id))
+        if record.valid and (key not in last or last[key].attempt < record.attempt):
+            last[key] = record
+    return {(record.run_id, record.trial_id) for record in last.values()}
+
+
+def planned_id(trial_id: str) -> str:
+    """The planned trial of an attempt: `b01-1-default-steady~2` is its second."""
+    return trial_id.partition("~")[0]
+
+
+def row_schema(table: TableSchema) -> pa.Schema:
+    """The columns of a table of rows as SQL sees it: those of the trial, then its own."""
+    keys = [pa.field(name, kind) for name, kind, _ in KEY_COLUMNS]
+    return pa.schema([*keys, *table.arrow])
+
+
+def _dataset(
+    root: Path,
+    table: TableSchema,
+    records: Iterable[TrialRecord],
+    counted: set[tuple[str, str]],
+    notes: list[str],
+) -> pa.Table | ds.Dataset:
+    paths, partitions = [], []
+    for record in records:
+        path = root / record.run_id / "trials" / record.trial_id / f"{table.name}.arrow"
+        if not path.exists():
+            continue
+        if not _is_complete(path):
+            notes.append(f"{path} is damaged: its rows are left out")
+            continue
+        paths.append(str(path))
+        partitions.append(_partition(record, counted))
+    schema = row_schema(table)
+    if not paths:
+        return schema.empty_table()
+    return ds.FileSystemDataset.from_paths(
+        paths,
+        schema=schema,
+        format=ds.IpcFileFormat(),
+        filesystem=pyarrow.fs.LocalFileSystem(),
+        partitions=partitions,
+    )
+
+
+def _partition(record: TrialRecord, counted: set[tuple[str, str]]) -> ds.Expression:
+    known = {
+        "valid": record.valid,
+        "counted": (record.run_id, record.trial_id) in counted,
+    }
+    whole = ds.scalar(True)
+    for name, kind, _ in KEY_COLUMNS:
+        value = known[name] if name in known else getattr(record, name)
+        whole &= ds.field(name) == pa.scalar(value, kind)
+    return whole
+
+
+def _is_complete(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) < 2 * len(_ARROW_END):
+            return False
+        file.seek(-len(_ARROW_END), os.SEEK_END)
+        return file.read() == _ARROW_END
+
+
+def _absent(archive: Archive, run: RunEntry) -> list[str]:
+    """What is in the folders of a run and is not in its tables."""
+    cut_off = [path.name.removesuffix(PARTIAL) for path in archive.partial_trials(run.run_id)]
+    readable = {record.trial_id for record in archive.records(run.run_id)}
+    broken = sorted(set(archive.trial_names(run.run_id)) - readable - set(cut_off))
+    return [
+        *(f"{run.run_id}: {name} was cut off; its rows are left out" for name in cut_off),
+        *(f"{run.run_id}: {name} has no readable trial.json; it is left out" for name in broken),
+    ]
+
+
+def _table(schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def _run_row(run: RunEntry) -> dict[str, Any]:
+    return {**run.document, "planned": len(run.document["planned"])}
+
+
+def _build_rows(run: RunEntry) -> list[dict[str, Any]]:
+    return [
+        {
+            **build,
+            "run_id": run.run_id,
+            "configuration": name,
+            "build_flags": " ".join(build.get("build_flags") or ()),
+        }
+        for name, build in run.document["builds"].items()
+    ]
+
+
+def _trial_row(record: TrialRecord, counted: set[tuple[str, str]]) -> dict[str, Any]:
+    service = record.spec["service"]
+    binary = service["binary"]
+    measure = next((span for span in record.phases if span.name == "measure"), None)
+    peak = next((peak for peak in record.peaks if peak.phase == "measure"), None)
+    load, end = record.load, record.exit
+    own = {name: getattr(record, name, None) for name in _TRIALS.names}
+    return own | {
+        "planned_id": planned_id(record.trial_id),
+        "counted": (record.run_id, record.trial_id) in counted,
+        "measure_start_ns": measure and measure.start_ns,
+        "measure_end_ns": measure and measure.end_ns,
+        "gc_traced": bool(service["go_runtime"] and record.spec["gc_trace"]),
+        "peak_rss_bytes": peak and peak.rss_bytes,
+        "peak_cgroup_bytes": peak and peak.cgroup_bytes,
+        "binary_sha256": binary["sha256"],
+        "binary_size_bytes": binary["size_bytes"],
+        "go_version": binary["go_version"],
+        "exit_cause": end and end.cause,
+        "exit_text": end and end.text,
+        "sent": load and load.sent,
+        "measured": load and load.measured,
+        "failed": load and load.failed,
+        "lag_p99_ns": load and load.lag_p99_ns,
+        "generator_cpu_share": load and load.cpu_share,
+    }
+
+
+def _phase_rows(record: TrialRecord) -> list[dict[str, Any]]:
+    return [
+        {
+            "run_id": record.run_id,
+            "trial_id": record.trial_id,
+            "phase": span.name,
+            "start_ns": span.start_ns,
+            "end_ns": span.end_ns,
+        }
+        for span in record.phases
+    ]
+
+
+def _finding_rows(record: TrialRecord) -> list[dict[str, Any]]:
+    return [
+        _keys(record) | {name: getattr(found, name) for name in ("level", "code", "text", "remedy")}
+        for found in record.findings
+    ]
+
+
+def _limit_rows(record: TrialRecord) -> list[dict[str, Any]]:
+    own = ("name", "asked", "read_back", "enforced", "mechanism", "reason")
+    return [_keys(record) | {name: getattr(limit, name) for name in own} for limit in record.limits]
+
+
+def _keys(record: TrialRecord) -> dict[str, Any]:
+    return {
+        "run_id": record.run_id,
+        "trial_id": record.trial_id,
+        "configuration": record.configuration,
+    }

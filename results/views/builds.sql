@@ -1,0 +1,10 @@
+-- grain: the binary of one configuration in a run
+-- run_id | | run
+-- configuration | | configuration that runs it
+-- sha256 | | digest of the file
+-- size_bytes | bytes | size of the file
+-- go_version | | Go release that built it; null for what is not a Go program
+-- build_info | | what the binary says of itself: the text of `go version -m`
+-- build_flags | | flags that it was built with, with blanks between
+create view builds as
+select * from raw_builds order by run_id, configuration;

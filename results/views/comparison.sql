@@ -1,0 +1,22 @@
+-- grain: one metric of one configuration against the baseline, under one workload, in a run
+-- run_id | | run
+-- node_class | | machines that may be compared with each other
+-- workload | | workload
+-- baseline | | name of the baseline
+-- configuration | | configuration that is compared with it
+-- metric | | name of the metric, see below
+-- unit | | unit of the metric
+-- baseline_value | the metric's own | median of the baseline over the pairs
+-- candidate_value | the metric's own | median of the configuration over the pairs
+-- relative | | whether the change is a fraction of the baseline; else it has the metric's unit
+-- change | fraction or the metric's own | estimate of the change within blocks
+-- change_low | fraction or the metric's own | lower confidence bound; null when it is infinite
+-- change_high | fraction or the metric's own | upper confidence bound; null when it is infinite
+-- p | | two-sided p-value of the signed-rank test
+-- p_adjusted | | the same, corrected (Holm) over all primary metrics of the run
+-- pairs | | blocks in which both have a counted trial
+-- is_primary | | whether the metric decides
+-- verdict | | better, worse, no difference shown, equivalent (±margin), invalid, or needs N blocks
+create view comparison as
+select * from raw_comparison
+order by run_id, node_class, workload, configuration, is_primary desc, metric;

@@ -1,0 +1,27 @@
+-- grain: one second of phase measure of one trial
+-- run_id | | run of the trial
+-- trial_id | | trial
+-- configuration | | configuration of the trial
+-- workload | | workload of the trial
+-- block | | block of the trial
+-- valid | | whether the trial's numbers may be used
+-- second | s | seconds since phase measure began, of the intended start (closed loop: the start)
+-- requests | | requests that belong to this second
+-- failed | | those that failed
+-- latency_p50_ns | ns | median of latency, from the intended start
+-- latency_p99_ns | ns | 99th percentile; of less than 100 requests it is close to the maximum
+-- latency_max_ns | ns | maximum
+create view latency_by_second as
+select
+  r.run_id, r.trial_id, r.configuration, r.workload, r.block, r.valid,
+  (coalesce(r.intended_ns, r.start_ns) - t.measure_start_ns) // 1000000000 as second,
+  count(*) as requests,
+  count(*) filter (r.error is not null) as failed,
+  quantile_cont(r.latency_ns, 0.5) as latency_p50_ns,
+  quantile_cont(r.latency_ns, 0.99) as latency_p99_ns,
+  max(r.latency_ns) as latency_max_ns
+from requests r
+join trials t on t.run_id = r.run_id and t.trial_id = r.trial_id
+where r.phase = 'measure'
+group by all
+order by r.run_id, r.trial_id, second;

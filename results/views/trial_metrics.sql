@@ -1,0 +1,66 @@
+-- grain: one metric of one counted trial
+-- run_id | | run of the trial
+-- trial_id | | trial
+-- node_class | | machines that may be compared with each other
+-- workload | | workload of the trial
+-- configuration | | configuration of the trial
+-- baseline | | whether that is the one which the others are compared with
+-- block | | block of the trial
+-- metric | | name of the metric, see below
+-- value | the metric's own | its value; null when the trial can't tell (too few requests, say)
+create view trial_metrics as
+with rest as (
+  select m.run_id, m.trial_id, median(m.rss_bytes) as initial_rss
+  from memory m
+  join phases p on p.run_id = m.run_id and p.trial_id = m.trial_id and p.phase = 'idle'
+  where m.counted and m.phase = 'idle'
+    and m.time_ns >= p.start_ns + (p.end_ns - p.start_ns) // 2
+  group by all
+),
+answers as (
+  select
+    run_id, trial_id,
+    count(*) as requests,
+    count(*) filter (error is null) as succeeded,
+    quantile_cont(latency_ns, [0.5, 0.99, 0.999]) as latency,
+    quantile_cont(service_ns, [0.5, 0.99, 0.999]) as service
+  from requests
+  where counted and phase = 'measure'
+  group by all
+),
+wide as (
+  select
+    t.run_id, t.trial_id, t.node_class, t.workload, t.configuration, t.baseline, t.block,
+    t.position,
+    r.initial_rss::double as initial_rss,
+    t.peak_rss_bytes::double as peak_rss,
+    t.peak_cgroup_bytes::double as peak_cgroup,
+    g.gc_cpu_share::double as gc_cpu_share,
+    g.cycles::double as gc_cycles,
+    g.service_cpu_ns / (t.measure_end_ns - t.measure_start_ns)::double as cpu_cores,
+    a.latency[1]::double as latency_p50,
+    if(a.requests >= 1000, a.latency[2], null)::double as latency_p99,
+    if(a.requests >= 10000, a.latency[3], null)::double as latency_p999,
+    a.service[1]::double as service_p50,
+    if(a.requests >= 1000, a.service[2], null)::double as service_p99,
+    if(a.requests >= 10000, a.service[3], null)::double as service_p999,
+    coalesce(a.succeeded, 0) * 1e9 / (t.measure_end_ns - t.measure_start_ns)::double
+      as throughput,
+    (a.requests - a.succeeded) / a.requests::double as error_share,
+    t.binary_size_bytes::double as binary_size
+  from trials t
+  left join rest r using (run_id, trial_id)
+  left join gc_overhead g using (run_id, trial_id)
+  left join answers a using (run_id, trial_id)
+  where t.counted
+)
+select run_id, trial_id, node_class, workload, configuration, baseline, block, metric, value
+from wide
+unpivot include nulls (
+  value for metric in (
+    initial_rss, peak_rss, peak_cgroup, gc_cpu_share, gc_cycles, cpu_cores,
+    latency_p50, latency_p99, latency_p999, service_p50, service_p99, service_p999,
+    throughput, error_share, binary_size
+  )
+)
+order by run_id, node_class, workload, block, position, trial_id, metric;

@@ -1,0 +1,33 @@
+-- grain: one attempt at a trial that was sealed in the archive
+-- run_id | | run of the trial
+-- trial_id | | name of the trial, and of its folder; a repeated attempt ends in ~2, ~3 …
+-- planned_id | | name without the attempt: the same for all attempts at one planned trial
+-- block | | number of the block, from 1; comparison is within blocks
+-- position | | place in the block, from 1
+-- attempt | | number of the attempt, from 1
+-- configuration | | name of the configuration
+-- baseline | | whether that is the one which the others are compared with
+-- workload | | name of the workload
+-- node_id | | machine that measured
+-- node_class | | machines that may be compared with each other
+-- valid | | whether the numbers may be used at all; if not, `findings` says why
+-- counted | | whether this is the last valid attempt: the only one in trial_metrics and cells
+-- started_ns | ns since epoch, UTC | when the trial began
+-- finished_ns | ns since epoch, UTC | when it ended
+-- measure_start_ns | ns since epoch, UTC | when phase measure began; null if it never did
+-- measure_end_ns | ns since epoch, UTC | when phase measure ended
+-- gc_traced | | whether the Go runtime was asked to report its collections
+-- peak_rss_bytes | bytes | kernel's peak of resident memory in measure (VmHWM), main process
+-- peak_cgroup_bytes | bytes | kernel's peak of what the container limit counts, in measure
+-- binary_sha256 | | digest of the program's file
+-- binary_size_bytes | bytes | size of the program's file
+-- go_version | | Go release that built it; null for what is not a Go program
+-- exit_cause | | how the service ended: stopped, killed, exited, crashed, oom_kill …
+-- exit_text | | the same for a person
+-- sent | | requests that were sent, all phases
+-- measured | | requests of phase measure
+-- failed | | requests of phase measure that failed
+-- lag_p99_ns | ns | 99th percentile of the load generator's own delay
+-- generator_cpu_share | fraction | share of its core that the load generator used
+create view trials as
+select * from raw_trials order by run_id, block, workload, position, attempt, trial_id;
