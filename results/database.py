@@ -98,7 +98,9 @@ class Database:
         self._check(sql)
         self._compare_if_asked(sql)
         with _time_limit(self._connection, timeout_s), _clean_errors():
-            reader = self._connection.execute(sql).to_arrow_reader(BATCH_ROWS)
+            relation = self._connection.sql(sql)
+            assert relation is not None, "a statement that reads has an answer"
+            reader = relation.to_arrow_reader(BATCH_ROWS)
             try:
                 yield reader
             finally:
@@ -115,7 +117,7 @@ class Database:
             return
         # A PIVOT is several statements to DuckDB, but so is CREATE TABLE … AS PIVOT: only what
         # reads can stand in brackets.
-        if kind == duckdb.StatementType.MULTI and self._fits_in_brackets(sql):
+        if kind == duckdb.StatementType.MULTI and self._fits_in_brackets(statements[0].query):
             return
         raise UserError(f"{_ALLOWED}; this is {kind.name}")
 

@@ -1,0 +1,189 @@
+"""Answers to a user's query in the form that was asked for: a table, CSV, JSON or Parquet.
+
+Answers are written batch by batch; only the table for a person is cut off, and says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from results.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rich.console import Console
+
+FORMS: Final = ("table", "csv", "json", "parquet")
+TABLE_ROWS_MAX: Final = 500
+
+
+def write_result(answer: pa.RecordBatchReader, form: str, stream: TextIO) -> None:
+    """Write an answer to `stream`. Raises UserError for a form that it can't take.
+
+    JSON is a list of objects, one for each row, all with the same keys.
+    """
+    if form == "table":
+        from rich.console import Console
+
+        write_table(answer, Console(file=stream))
+    elif form == "csv":
+        _write_csv(answer, stream)
+    elif form == "json":
+        _write_json(answer, stream)
+    elif form == "parquet":
+        _write_parquet(answer, stream)
+    else:
+        raise UserError(f"there is no format {form!r}; there are: {', '.join(FORMS)}")
+
+
+def write_table(answer: pa.RecordBatchReader, console: Console) -> None:
+    """Print the first rows: as a table where it fits, else row by row."""
+    rows = list(islice(_rows(answer), TABLE_ROWS_MAX + 1))
+    shown = rows[:TABLE_ROWS_MAX]
+    names = [_printable(name) for name in answer.schema.names]
+    cells = [[_cell(value) for value in row] for row in shown]
+    if _width(names, cells) <= console.width or not console.is_terminal:
+        _print_grid(answer.schema, names, cells, console)
+    else:
+        _print_records(names, cells, console)
+    if len(rows) > TABLE_ROWS_MAX:
+        console.print(
+            f"only the first {TABLE_ROWS_MAX} rows are shown; for all: --format csv, json, parquet",
+            style="yellow",
+        )
+
+
+def _print_grid(
+    schema: pa.Schema, names: list[str], cells: list[list[str]], console: Console
+) -> None:
+    import pyarrow as pa
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, kind in zip(names, schema.types, strict=True):
+        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        is_number = is_number or pa.types.is_decimal(kind)
+        table.add_column(Text(name), justify="right" if is_number else "left", no_wrap=True)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    # A pipe has no width: nothing is cut off there.
+    wide = None if console.is_terminal else max(console.width, _width(names, cells))
+    console.print(table, width=wide, crop=False, no_wrap=True)
+
+
+def _print_records(names: list[str], cells: list[list[str]], console: Console) -> None:
+    from rich.text import Text
+
+    width = max(map(len, names))
+    for number, row in enumerate(cells, 1):
+        console.print(Text(f"row {number}", style="bold"))
+        for name, cell in zip(names, row, strict=True):
+            console.print(Text(f"  {name:<{width}}  {cell}"))
+
+
+def _width(names: list[str], cells: list[list[str]]) -> int:
+    from rich.cells import cell_len
+
+    columns = zip(names, *cells, strict=True)
+    return sum(max(map(cell_len, column)) + 2 for column in columns)
+
+
+def _cell(value: Any) -> str:
+    """A value as text; whole numbers with separators would not go back into a query."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.10g}" if math.isfinite(value) else str(value)
+    plain = _plain(value)
+    text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    """Names and errors come from the service: no control sequence may reach the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _write_csv(answer: pa.RecordBatchReader, stream: TextIO) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(answer.schema.names)
+    for row in _rows(answer):
+        writer.writerow([_csv_value(value) for value in row])
+
+
+def _csv_value(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    plain = _plain(value)
+    return plain if isinstance(plain, (str, int, float)) else json.dumps(plain, ensure_ascii=False)
+
+
+def _write_json(answer: pa.RecordBatchReader, stream: TextIO) -> None:
+    names = _unique(answer.schema.names)
+    separator = "[\n"
+    for row in _rows(answer):
+        plain = {name: _plain(value) for name, value in zip(names, row, strict=True)}
+        stream.write(separator + json.dumps(plain, ensure_ascii=False))
+        separator = ",\n"
+    stream.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Two columns of one name would be one key."""
+    taken: list[str] = []
+    for name in names:
+        new, number = name, 1
+        while new in taken:
+            new, number = f"{name}_{number}", number + 1
+        taken.append(new)
+    return taken
+
+
+def _write_parquet(answer: pa.RecordBatchReader, stream: TextIO) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if stream.isatty():
+        raise UserError("Parquet is not text: send it to a file, … --format parquet > a.parquet")
+    try:
+        with pq.ParquetWriter(stream.buffer, answer.schema) as writer:
+            for batch in answer:
+                writer.write_batch(batch)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise UserError(f"Parquet can't hold this answer: {error}") from error
+
+
+def _rows(answer: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+    """Row by row, by place: names may be the same."""
+    for batch in answer:
+        if batch.num_columns:
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it: not finite is null, times are ISO 8601, bytes are hexadecimal."""
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
