@@ -241,6 +241,12 @@ def _clean_errors() -> Iterator[None]:
         raise
     except (duckdb.Error, pa.ArrowException) as error:
         raise UserError(f"the query failed: {_words(error)}") from error
+    except OSError as error:
+        # DuckDB's errors in the middle of an answer come through Arrow as OSError without a number;
+        # with one it is the writing of the answer that failed.
+        if error.errno is not None:
+            raise
+        raise UserError(f"the query failed: {_words(error)}") from error
 
 
 def _words(error: Exception) -> str:

@@ -18,6 +18,7 @@ from results.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
+    from rich.table import Table
 
 FORMS: Final = ("table", "csv", "json", "parquet")
 TABLE_ROWS_MAX: Final = 500
@@ -48,8 +49,13 @@ def write_table(answer: pa.RecordBatchReader, console: Console) -> None:
     shown = rows[:TABLE_ROWS_MAX]
     names = [_printable(name) for name in answer.schema.names]
     cells = [[_cell(value) for value in row] for row in shown]
-    if _width(names, cells) <= console.width or not console.is_terminal:
-        _print_grid(answer.schema, names, cells, console)
+    grid = _grid(answer.schema, names, cells)
+    width = _width(grid, console)
+    if not console.is_terminal:
+        # A pipe has no width: nothing is cut off there.
+        console.width = max(console.width, width)
+    if width <= console.width:
+        console.print(grid)
     else:
         _print_records(names, cells, console)
     if len(rows) > TABLE_ROWS_MAX:
@@ -59,24 +65,28 @@ def write_table(answer: pa.RecordBatchReader, console: Console) -> None:
         )
 
 
-def _print_grid(
-    schema: pa.Schema, names: list[str], cells: list[list[str]], console: Console
-) -> None:
+def _grid(schema: pa.Schema, names: list[str], cells: list[list[str]]) -> Table:
     import pyarrow as pa
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, kind in zip(names, schema.types, strict=True):
         is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
         is_number = is_number or pa.types.is_decimal(kind)
         table.add_column(Text(name), justify="right" if is_number else "left", no_wrap=True)
     for row in cells:
         table.add_row(*map(Text, row))
-    # A pipe has no width: nothing is cut off there.
-    wide = None if console.is_terminal else max(console.width, _width(names, cells))
-    console.print(table, width=wide, crop=False, no_wrap=True)
+    return table
+
+
+def _width(table: Table, console: Console) -> int:
+    """How wide a table would like to be, whatever the console."""
+    from rich.measure import Measurement
+
+    endless = console.options.update(width=1_000_000)
+    return Measurement.get(console, endless, table).maximum
 
 
 def _print_records(names: list[str], cells: list[list[str]], console: Console) -> None:
@@ -87,13 +97,6 @@ def _print_records(names: list[str], cells: list[list[str]], console: Console) -
         console.print(Text(f"row {number}", style="bold"))
         for name, cell in zip(names, row, strict=True):
             console.print(Text(f"  {name:<{width}}  {cell}"))
-
-
-def _width(names: list[str], cells: list[list[str]]) -> int:
-    from rich.cells import cell_len
-
-    columns = zip(names, *cells, strict=True)
-    return sum(max(map(cell_len, column)) + 2 for column in columns)
 
 
 def _cell(value: Any) -> str:

@@ -61,6 +61,7 @@ class Numbers:
     cpu_ns: int = 8 * SECOND_NS
     gc_cycles: int = 20
     gc_cycle_cpu_ns: int = 40_000_000
+    gc_trace: bool = True
     requests: int = 1_001
     failed: int = 0
     latency_ns: int = 1_000_000
@@ -181,6 +182,8 @@ def _build(own: Numbers) -> dict[str, Any]:
         "sha256": f"{own.binary_bytes:064x}",
         "size_bytes": own.binary_bytes,
         "go_version": "go1.23.9",
+        "build_info": "sessioncache: go1.23.9",
+        "build_flags": ["-trimpath"],
     }
 
 
@@ -431,7 +434,7 @@ def _spec(
             cooldown_ns=SECOND_NS,
         ),
         sampling_interval_ns=SECOND_NS // 10,
-        gc_trace=True,
+        gc_trace=own.gc_trace,
     )
 
 
