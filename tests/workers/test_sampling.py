@@ -352,7 +352,8 @@ def test_peaks_by_phase(puppet: Puppet) -> None:
     assert startup.cgroup_bytes is None
     for row in rows.rows:
         if row["phase"] == "idle" and row["peak_rss_bytes"] is not None:
-            assert row["peak_rss_bytes"] <= idle.rss_bytes
+            # The kernel keeps the peak by a counter that may lag by some pages a core.
+            assert row["peak_rss_bytes"] <= idle.rss_bytes + MIB
 
 
 def test_a_peak_of_the_phase_before_is_never_a_row_of_the_next(puppet: Puppet) -> None:
