@@ -173,7 +173,7 @@ def _cells(measurements: Iterable[Measurement]) -> Cells:
 def _paired(cells: Cells, baseline: str) -> Iterable[_Pairs]:
     for (node_class, workload), configurations in sorted(cells.items()):
         base = configurations.get(baseline, {})
-        for candidate, metrics in configurations.items():
+        for candidate, metrics in sorted(configurations.items()):
             if candidate == baseline:
                 continue
             for metric in METRICS.values():
@@ -228,6 +228,8 @@ def _row(
     more = None
     if verdict == "no difference shown" and primary:
         more = blocks_for(pair.differences, settings.confidence, family)
+        # As many as there were did not show it.
+        more = max(more, shift.pairs + 1) if more else None
     return replace(row, verdict=verdict, more_blocks=more)
 
 
@@ -238,6 +240,9 @@ def _change(shift: Interval, *, relative: bool) -> Interval:
 
 
 def _expm1(value: float) -> float:
+    """Also for a bound that does not exist: minus infinity stays, it is not -100 %."""
+    if value == -math.inf:
+        return value
     return math.expm1(value) if value < 700 else math.inf
 
 

@@ -105,6 +105,8 @@ def format_bytes(value: float) -> str:
 def format_time(value_ns: float) -> str:
     """Three significant digits in µs, ms or s."""
     for unit, size in (("s", 1e9), ("ms", 1e6)):
-        if abs(value_ns) >= size:
-            return f"{value_ns / size:.3g} {unit}"
+        # From where three digits of the smaller unit would round up to 1e+03.
+        if abs(value_ns) >= size * 0.9995:
+            shown = value_ns / size
+            return f"{shown:,.0f} {unit}" if abs(shown) >= 999.5 else f"{shown:.3g} {unit}"
     return f"{value_ns / 1e3:.3g} µs"

@@ -1,0 +1,293 @@
+"""Verdicts, pairing, corrections, and what is told about a run."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from archives import RUN_ID, write_archive
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results.compare import (
+    Comparison,
+    Measurement,
+    Row,
+    Settings,
+    Table,
+    compare,
+    comparison_of,
+    comparison_rows,
+)
+from results.database import open_database
+from results.record import Finding
+
+BASE = (100.0, 104.0, 98.0, 101.0, 99.0, 103.0, 97.0, 102.0)
+SAVED = [0.70, 0.71, 0.69, 0.72, 0.68, 0.705, 0.695, 0.715]
+DEFAULT = Settings(baseline="default")
+
+
+def measured(
+    values: Mapping[str, Sequence[float]],
+    metric: str = "peak_rss",
+    *,
+    run_id: str = "r1",
+    workload: str = "steady",
+    node_class: str = "linux",
+) -> list[Measurement]:
+    """The values of each configuration, block by block from 1."""
+    return [
+        Measurement((run_id, block), node_class, workload, name, metric, value)
+        for name, own in values.items()
+        for block, value in enumerate(own, 1)
+    ]
+
+
+def scaled(base: Sequence[float], factors: Sequence[float]) -> list[float]:
+    return [a * factor for a, factor in zip(base, factors, strict=False)]
+
+
+def only_row(measurements: Sequence[Measurement], settings: Settings = DEFAULT) -> Row:
+    (table,) = compare(measurements, settings)
+    (row,) = table.rows
+    return row
+
+
+@pytest.mark.parametrize(
+    ("metric", "factors", "verdict"),
+    [
+        ("peak_rss", SAVED, "better"),
+        ("peak_rss", [1 / f for f in SAVED], "worse"),
+        ("throughput", SAVED, "worse"),
+        ("throughput", [1 / f for f in SAVED], "better"),
+        ("peak_rss", [1.1, 0.9, 1.05, 0.97, 1.02, 0.93, 1.01, 0.99], "no difference shown"),
+        ("peak_rss", [1.0] * 8, "no difference shown"),
+    ],
+)
+def test_verdict_follows_the_direction_of_the_metric(
+    metric: str, factors: list[float], verdict: str
+) -> None:
+    values = {"default": BASE, "optimised": scaled(BASE, factors)}
+    row = only_row(measured(values, metric), Settings("default", primary=(metric,)))
+    assert row.verdict == verdict
+    assert row.primary
+    assert row.pairs == 8
+
+
+def test_change_is_the_ratio_of_paired_blocks_and_machines_may_drift() -> None:
+    # Each block has a level of its own, a hundred times apart; only ratios are alike.
+    levels = [10.0**i for i in range(6)]
+    row = only_row(measured({"default": levels, "optimised": [0.7 * a for a in levels]}))
+    assert row.change is not None
+    assert row.change.estimate == pytest.approx(-0.3)
+    assert row.change.low == pytest.approx(-0.3)
+    assert row.change.high == pytest.approx(-0.3)
+    assert row.verdict == "better"
+    assert row.relative
+
+
+@given(st.lists(st.tuples(st.floats(1, 1e9), st.floats(1, 1e9)), min_size=6, max_size=10))
+def test_swapped_arms_invert_the_ratio_and_its_bounds(pairs: list[tuple[float, float]]) -> None:
+    values = {"a": [p[0] for p in pairs], "b": [p[1] for p in pairs]}
+    there = only_row(measured(values), Settings("a")).change
+    back = only_row(measured(values), Settings("b")).change
+    assert there is not None
+    assert back is not None
+    assert (1 + there.estimate) * (1 + back.estimate) == pytest.approx(1)
+    assert (1 + there.low) * (1 + back.high) == pytest.approx(1)
+
+
+def test_a_metric_with_zeros_is_compared_by_differences() -> None:
+    values = {"default": [0.0] * 6, "optimised": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]}
+    row = only_row(measured(values, "error_share"))
+    assert not row.relative
+    assert row.change is not None
+    assert row.change.estimate == pytest.approx(0.035)
+    assert row.verdict == "worse"
+
+
+@pytest.mark.parametrize(("margin", "verdict"), [(0.03, "equivalent (±3 %)"), (0.001, "no diff")])
+def test_equivalence_needs_a_declared_margin(margin: float, verdict: str) -> None:
+    near = scaled(BASE, [1.01, 0.99, 1.004, 0.997, 1.002, 0.995, 1.006, 0.998])
+    values = measured({"default": BASE, "optimised": near})
+    assert only_row(values).verdict == "no difference shown"
+    asked = Settings("default", margins={"peak_rss": margin})
+    assert only_row(values, asked).verdict.startswith(verdict)
+
+
+@pytest.mark.parametrize("blocks", range(1, 6))
+def test_fewer_than_six_blocks_say_so_however_large_the_change(blocks: int) -> None:
+    values = {"default": BASE[:blocks], "optimised": [a / 10 for a in BASE[:blocks]]}
+    row = only_row(measured(values), Settings("default", margins={"peak_rss": 0.5}))
+    assert row.verdict == "needs 6 blocks"
+    assert row.change is not None
+    assert row.change.estimate == pytest.approx(-0.9)
+    assert (row.change.low, row.change.high) == (-math.inf, math.inf)
+
+
+def test_two_primary_contrasts_are_corrected_and_need_seven_blocks() -> None:
+    values = {"default": BASE, "small": scaled(BASE, SAVED), "tiny": scaled(BASE, SAVED)}
+    rows = [t.rows[0] for t in compare(measured({k: v[:6] for k, v in values.items()}), DEFAULT)]
+    assert [row.verdict for row in rows] == ["needs 7 blocks"] * 2
+    rows = [t.rows[0] for t in compare(measured({k: v[:7] for k, v in values.items()}), DEFAULT)]
+    assert [row.verdict for row in rows] == ["better"] * 2
+    assert [row.p for row in rows] == [pytest.approx(2 / 2**7)] * 2
+    assert [row.p_adjusted for row in rows] == [pytest.approx(4 / 2**7)] * 2
+
+
+def test_correction_can_turn_a_verdict_of_a_primary_row_but_not_of_a_secondary() -> None:
+    # One block of eight against the trend: p = 2/128 = 0.0156, times four is above 0.05.
+    mostly = scaled(BASE, [0.70, 0.71, 0.69, 0.72, 0.68, 0.705, 0.695, 1.01])
+    names = ("a", "b", "c", "d")
+    values = {"default": BASE, **dict.fromkeys(names, mostly)}
+    found = compare([*measured(values), *measured(values, "cpu_cores")], DEFAULT)
+    verdicts = [{r.metric.name: r.verdict for r in table.rows} for table in found]
+    assert verdicts == [{"peak_rss": "no difference shown", "cpu_cores": "better"}] * 4
+    assert [{r.metric.name: r.primary for r in t.rows} for t in found] == [
+        {"peak_rss": True, "cpu_cores": False}
+    ] * 4
+
+
+def test_blocks_that_are_asked_for_are_more_than_there_were() -> None:
+    # Clear but for one block, which keeps p at 0.0625.
+    almost = scaled(BASE, [0.90, 0.89, 0.91, 0.88, 0.90, 1.0001])
+    row = only_row(measured({"default": BASE[:6], "optimised": almost}))
+    assert row.verdict == "no difference shown"
+    assert row.more_blocks is not None
+    assert row.more_blocks > row.pairs
+
+
+def test_a_metric_without_direction_is_told_without_a_verdict() -> None:
+    row = only_row(measured({"default": BASE, "optimised": [4 * a for a in BASE]}, "gc_cycles"))
+    assert row.verdict == ""
+    assert row.change is not None
+    assert row.change.estimate == pytest.approx(3)
+
+
+def test_only_blocks_with_both_trials_count() -> None:
+    values = measured({"default": BASE, "optimised": scaled(BASE, SAVED)})
+    gone = {("default", 2), ("optimised", 5)}
+    row = only_row([m for m in values if (m.configuration, m.block[1]) not in gone])
+    assert row.pairs == 6
+    assert row.baseline == 100.5  # of blocks 1, 3, 4, 6, 7, 8
+
+
+def test_a_metric_that_one_side_lacks_is_invalid_and_not_left_out() -> None:
+    values = [
+        *measured({"default": BASE, "optimised": scaled(BASE, SAVED)}),
+        *measured({"default": BASE}, "peak_cgroup"),
+    ]
+    (table,) = compare(values, DEFAULT)
+    verdicts = {row.metric.name: row.verdict for row in table.rows}
+    assert verdicts == {"peak_rss": "better", "peak_cgroup": "invalid (no valid pair)"}
+    assert table.blocks == 8
+
+
+def test_runs_pair_within_their_own_blocks() -> None:
+    first = measured({"default": BASE[:3], "optimised": [50.0] * 3}, run_id="r1")
+    second = measured({"default": [10.0] * 3, "optimised": [5.0] * 3}, run_id="r2")
+    row = only_row([*first, *second])
+    assert row.pairs == 6
+    assert row.change is not None
+    assert row.change.high < -0.45
+
+
+def test_node_classes_and_workloads_are_never_mixed() -> None:
+    values = {"default": BASE, "optimised": scaled(BASE, SAVED)}
+    found = compare(
+        [
+            *measured(values, node_class="small"),
+            *measured(values, node_class="large"),
+            *measured(values, node_class="large", workload="burst"),
+        ],
+        DEFAULT,
+    )
+    assert [(t.node_class, t.workload, t.blocks) for t in found] == [
+        ("large", "burst", 8),
+        ("large", "steady", 8),
+        ("small", "steady", 8),
+    ]
+
+
+def test_the_order_of_measurements_changes_nothing() -> None:
+    values = {"default": BASE, "zeta": scaled(BASE, SAVED), "alpha": BASE[::-1]}
+    measurements = [*measured(values), *measured(values, "latency_p99")]
+    expected = compare(measurements, DEFAULT)
+    random.Random(3).shuffle(measurements)
+    assert compare(measurements, DEFAULT) == expected
+
+
+def test_nothing_to_compare_gives_no_table() -> None:
+    assert compare([], DEFAULT) == ()
+    assert compare(measured({"default": BASE}), DEFAULT) == ()
+
+
+# From an archive
+
+
+def of_archive(folder: Path) -> Comparison:
+    with open_database(folder) as database:
+        (run,) = database.runs
+        return comparison_of(
+            [run.run_id], [run.document], list(database.records), database.measurements(run.run_id)
+        )
+
+
+def row_of(table: Table, metric: str) -> Row:
+    return next(row for row in table.rows if row.metric.name == metric)
+
+
+TWO = {
+    "default": {"factors": (1.0, 1.02, 0.99, 1.01, 0.98, 1.03)},
+    "optimised": {"peak_rss_bytes": 100 * 2**20, "factors": (1.0, 1.01, 0.99, 1.02, 0.97, 1.03)},
+}
+
+
+def test_a_whole_run_from_its_archive(tmp_path: Path) -> None:
+    comparison = of_archive(write_archive(tmp_path, configurations=TWO))
+    (table,) = comparison.tables
+    row = row_of(table, "peak_rss")
+    assert (row.verdict, row.pairs, row.primary) == ("better", 6, True)
+    assert row.change is not None
+    assert row.change.estimate == pytest.approx(-0.5, abs=0.01)
+    assert row_of(table, "binary_size").verdict == "no difference shown"
+    assert comparison.service == "sessioncache"
+    assert comparison.run_ids == (RUN_ID,)
+    assert comparison.blocks_needed == 6
+    assert comparison.builds == {"default": "go1.23.9", "optimised": "go1.23.9"}
+    assert comparison.invalid == ()
+
+
+def test_an_invalid_trial_is_listed_with_its_reason_and_never_counted(tmp_path: Path) -> None:
+    bad = "b02-2-optimised-steady"
+    comparison = of_archive(write_archive(tmp_path, configurations=TWO, invalid=[bad]))
+    (table,) = comparison.tables
+    row = row_of(table, "peak_rss")
+    assert row.pairs == table.blocks == 5
+    assert row.verdict == "needs 6 blocks"
+    assert comparison.invalid == ((bad, "too late"),)
+
+
+def test_warnings_are_told_once_with_how_many_trials_have_them(tmp_path: Path) -> None:
+    write_archive(tmp_path, configurations=TWO)
+    with open_database(tmp_path) as database:
+        records, (run,) = list(database.records), database.runs
+        measurements = database.measurements(run.run_id)
+    for record in records[:3]:
+        record.findings.append(Finding("node_noisy", "warning", "the hypervisor took a core"))
+    records[0].findings.append(Finding("few_requests", "note", "too few"))
+    found = comparison_of([run.run_id], [run.document], records, measurements)
+    assert found.warnings == ("the hypervisor took a core (in 3 trials)",)
+
+
+def test_rows_for_sql_have_null_for_bounds_that_do_not_exist(tmp_path: Path) -> None:
+    comparison = of_archive(write_archive(tmp_path, configurations=TWO, blocks=3))
+    rows = comparison_rows(comparison).to_pylist()
+    (peak,) = (row for row in rows if row["metric"] == "peak_rss")
+    assert peak["verdict"] == "needs 6 blocks"
+    assert peak["is_primary"]
+    assert peak["change"] == pytest.approx(-0.5, abs=0.01)
+    assert (peak["change_low"], peak["change_high"]) == (None, None)
