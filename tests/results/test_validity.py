@@ -1,0 +1,303 @@
+"""Each reason for doubt becomes a finding, and a clean trial has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archives import write_archive
+
+from results.record import ExitRecord, Finding, LimitRecord, PhaseSpan, TrialRecord
+from results.validity import CODES, interrupted, judge, not_run, service_failed
+
+MS_NS = 10**6
+SECOND_NS = 10**9
+
+
+@dataclass(frozen=True)
+class CoreTime:
+    busy_ns: int
+    steal_ns: int
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> TrialRecord:
+    """A clean trial of 10 s in measure: 150 samples expected, 1,011 requests."""
+    archive = write_archive(tmp_path, blocks=1)
+    (path,) = archive.glob("*/trials/*/trial.json")
+    return TrialRecord.read(path)
+
+
+def judged(record: TrialRecord, **rows: int) -> list[Finding]:
+    return judge(record, {**record.rows, **rows}, None)
+
+
+def only(found: list[Finding]) -> Finding:
+    (finding,) = found
+    assert finding.code in CODES
+    return finding
+
+
+def with_load(record: TrialRecord, **changes: Any) -> TrialRecord:
+    assert record.load is not None
+    return replace(record, load=replace(record.load, **changes))
+
+
+def with_exit(record: TrialRecord, **changes: Any) -> TrialRecord:
+    assert record.exit is not None
+    return replace(record, exit=replace(record.exit, **changes))
+
+
+def test_a_clean_trial_has_no_finding(record: TrialRecord) -> None:
+    assert judge(record, record.rows, (CoreTime(SECOND_NS, 0), 10 * SECOND_NS)) == []
+
+
+def test_findings_that_were_there_are_kept_and_the_record_is_not_changed(
+    record: TrialRecord,
+) -> None:
+    record.findings = [Finding("scenario_errors", "warning", "a typo")]
+    found = judged(with_exit(record, leaked_processes=2))
+    assert [f.code for f in found] == ["scenario_errors", "leaked_processes"]
+    assert [f.code for f in record.findings] == ["scenario_errors"]
+
+
+def test_a_trial_that_was_cut_off_is_not_blamed_for_what_it_could_not_do(
+    record: TrialRecord,
+) -> None:
+    record.findings = [interrupted("stopped by ctrl-c")]
+    record.load = None
+    assert only(judge(record, {}, None)).code == "interrupted"
+
+
+def test_a_service_that_never_came_to_measure_has_no_load_to_miss(record: TrialRecord) -> None:
+    record.phases = record.phases[:2]
+    record.load = None
+    assert judge(record, {}, None) == []
+
+
+@pytest.mark.parametrize(("make", "code"), [(interrupted, "interrupted"), (not_run, "not_run")])
+def test_a_trial_that_did_not_run_is_invalid_with_its_text(make: Any, code: str) -> None:
+    finding = make("port 8080 is taken")
+    assert (finding.code, finding.level, finding.text) == (code, "invalid", "port 8080 is taken")
+
+
+def ended(cause: str, text: str) -> ExitRecord:
+    return ExitRecord(cause=cause, code=2, signal=None, text=text)
+
+
+@pytest.mark.parametrize(
+    ("cause", "exit_record", "code", "words"),
+    [
+        ("exited", ended("exited", "exit code 3"), "service_died", "exit code 3"),
+        ("exited", ended("crashed", "signal 11"), "service_died", "signal 11"),
+        ("exited", ended("oom_kill", "killed at the hard memory limit"), "oom_killed", "limit"),
+        ("exited", ended("go_out_of_memory", "exit code 2"), "go_out_of_memory", "exit code 2"),
+        ("start_failed", None, "start_failed", "gone wrong"),
+        ("never_ready", ended("killed", "killed by us"), "never_ready", "HTTP 503"),
+    ],
+)
+def test_a_failed_service_is_invalid_with_its_cause_and_last_words(
+    cause: str, exit_record: ExitRecord | None, code: str, words: str
+) -> None:
+    text = "no 200 from /healthz in 30 s: HTTP 503" if cause == "never_ready" else "gone wrong"
+    finding = service_failed(cause, text, exit_record, ["first", "", "panic: no config"])
+    assert (finding.code, finding.level) == (code, "invalid")
+    assert words in finding.text
+    assert finding.text.endswith("its last words: first | panic: no config")
+    assert finding.code in CODES
+
+
+def test_only_the_last_lines_are_kept_and_silence_is_not_quoted() -> None:
+    many = [f"line {i}" for i in range(100)]
+    finding = service_failed("exited", "ended", None, many)
+    assert "line 99" in finding.text
+    assert "line 90" not in finding.text
+    assert service_failed("exited", "ended", None, []).text == "ended"
+    assert service_failed("exited", "ended", None, ["", " "]).text == "ended"
+
+
+def test_a_never_ready_service_is_not_explained_by_how_we_ended_it() -> None:
+    finding = service_failed("never_ready", "HTTP 503", ended("killed", "killed by us"), [])
+    assert finding.text == "HTTP 503"
+
+
+def test_a_kill_at_the_hard_limit_says_what_would_help() -> None:
+    finding = service_failed("exited", "ended", ended("oom_kill", "hard memory limit"), [])
+    assert "hard memory limit" in finding.text
+    assert "memory_max" in finding.remedy
+
+
+def test_a_limit_that_is_not_in_force_is_told_with_its_reason(record: TrialRecord) -> None:
+    limit = LimitRecord(
+        name="memory_max_bytes",
+        asked=512 * 2**20,
+        read_back=None,
+        enforced=False,
+        mechanism="none",
+        reason="no memory controller",
+    )
+    record.limits = [replace(limit, enforced=True), limit]
+    finding = only(judged(record))
+    assert (finding.code, finding.level) == ("limit_not_enforced", "warning")
+    assert "536,870,912" in finding.text
+    assert "not available here: no memory controller" in finding.text
+
+
+def test_a_service_that_ignores_sigterm_and_one_that_leaves_children(record: TrialRecord) -> None:
+    found = judged(with_exit(record, cause="killed", leaked_processes=3))
+    assert [(f.code, f.level) for f in found] == [
+        ("ignored_sigterm", "warning"),
+        ("leaked_processes", "warning"),
+    ]
+    assert "3 processes" in found[1].text
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "level"),
+    [
+        ({"not_sent": 12}, "generator_saturated", "invalid"),
+        ({"cpu_share": 0.91}, "generator_saturated", "invalid"),
+        ({"lag_p99_ns": 11 * MS_NS}, "generator_saturated", "warning"),
+        ({"lag_p99_ns": 51 * MS_NS}, "generator_saturated", "invalid"),
+        ({"in_flight_max_reached": True}, "service_saturated", "warning"),
+        ({"in_flight_max_reached": True, "not_sent": 12}, "service_saturated", "invalid"),
+        ({"unrecorded": 1}, "requests_unrecorded", "warning"),
+        ({"unrecorded": 2}, "requests_unrecorded", "invalid"),
+        ({"failed": 11}, "many_errors", "warning"),
+        ({"failed": 1_011}, "no_success", "invalid"),
+        ({"measured": 999}, "few_requests", "note"),
+    ],
+)
+def test_doubts_about_the_load(
+    record: TrialRecord, changes: dict[str, Any], code: str, level: str
+) -> None:
+    finding = only(judged(with_load(record, **changes)))
+    assert (finding.code, finding.level) == (code, level)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"not_sent": 10},
+        {"cpu_share": 0.9},
+        {"lag_p99_ns": 10 * MS_NS},
+        {"lag_p99_ns": None},
+        {"failed": 10},
+        {"planned": None},
+        {"measured": 1_000},
+    ],
+)
+def test_what_is_just_good_enough_is_not_doubted(
+    record: TrialRecord, changes: dict[str, Any]
+) -> None:
+    assert judged(with_load(record, **changes)) == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"not_sent": 500}, {"cpu_share": 1.0}, {"lag_p99_ns": 90 * MS_NS}]
+)
+def test_a_saturated_generator_says_what_it_reached(
+    record: TrialRecord, changes: dict[str, Any]
+) -> None:
+    finding = only(judged(with_load(record, measured=12_340, **changes)))
+    assert "generator saturated: at least 1,234/s" in finding.text
+    assert finding.remedy
+
+
+def test_requests_that_are_not_in_the_archive(record: TrialRecord) -> None:
+    finding = only(judged(record, requests=record.rows["requests"] - 5))
+    assert (finding.code, finding.level) == ("requests_unrecorded", "invalid")
+    assert finding.text.startswith("5 requests")
+
+
+def test_nothing_sent_at_all_is_no_success(record: TrialRecord) -> None:
+    nothing = with_load(record, planned=0, sent=0, measured=0)
+    assert only(judged(nothing, requests=0)).code == "no_success"
+
+
+def test_a_generator_without_an_account(record: TrialRecord) -> None:
+    record.load = None
+    finding = only(judged(record))
+    assert (finding.code, finding.level) == ("no_load", "invalid")
+
+
+@pytest.mark.parametrize(("taken", "invalid"), [(134, False), (133, True), (0, True)])
+def test_missing_samples(record: TrialRecord, taken: int, invalid: bool) -> None:
+    # idle, warmup, measure and cooldown are 14 s here; one second more makes 150 samples.
+    first = record.phases[1]
+    record.phases[1] = PhaseSpan("idle", first.start_ns - SECOND_NS, first.end_ns)
+    found = judged(record, memory=taken)
+    assert bool(found) == invalid
+    if invalid:
+        assert (found[0].code, found[0].level) == ("samples_missing", "invalid")
+        assert f"{taken} of about 150" in found[0].text
+
+
+def test_a_go_service_without_its_trace_is_told(record: TrialRecord) -> None:
+    record.spec["gc_trace"] = True
+    record.spec["service"]["go_runtime"] = True
+    finding = only(judged(record, gc=0))
+    assert (finding.code, finding.level) == ("gc_trace_missing", "warning")
+    record.spec["service"]["go_runtime"] = False
+    assert judged(record, gc=0) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "seen", "differs"),
+    [
+        ("GOGC", "30", 30, False),
+        ("GOGC", "30", 100, True),
+        ("GOGC", "off", -1, False),
+        ("GOMEMLIMIT", "1280MiB", 1280 * 2**20, False),
+        ("GOMEMLIMIT", "1280MiB", 2**63 - 1, True),
+        ("GOMEMLIMIT", "2GiB", 2 * 2**30, False),
+        ("GOMEMLIMIT", "4096KiB", 4 * 2**20, False),
+        ("GOMEMLIMIT", "1000000B", 1_000_000, False),
+        ("GOMEMLIMIT", "1000000", 1_000_001, True),
+        ("GOMAXPROCS", "2", 4, True),
+    ],
+)
+def test_settings_in_the_running_process(
+    record: TrialRecord, name: str, asked: str, seen: int, differs: bool
+) -> None:
+    record.spec["service"]["environment"] = [["PATH", "/bin"], [name, asked]]
+    record.applied = {name: seen}
+    found = judged(record)
+    assert bool(found) == differs
+    if differs:
+        assert (found[0].code, found[0].level) == ("setting_differs", "invalid")
+        assert name in found[0].text
+        assert str(seen) in found[0].text
+        assert asked in found[0].text
+
+
+def test_a_setting_that_was_not_asked_for_is_not_compared(record: TrialRecord) -> None:
+    record.applied = {"GOGC": 100}
+    assert judged(record) == []
+
+
+def test_settings_that_could_not_be_read_are_a_warning(record: TrialRecord) -> None:
+    record.applied = {"unread": "the metrics endpoint answered HTTP 404"}
+    finding = only(judged(record))
+    assert (finding.code, finding.level) == ("settings_unread", "warning")
+    assert "HTTP 404" in finding.text
+
+
+@pytest.mark.parametrize(("steal_ms", "noisy"), [(200, False), (201, True)])
+def test_time_that_the_hypervisor_took(record: TrialRecord, steal_ms: int, noisy: bool) -> None:
+    found = judge(record, record.rows, (CoreTime(0, steal_ms * MS_NS), 10 * SECOND_NS))
+    assert [f.code for f in found] == (["node_noisy"] if noisy else [])
+    assert all(f.level == "warning" for f in found)
+
+
+def test_shared_cores_are_a_warning(record: TrialRecord) -> None:
+    record.node["cores_shared"] = True
+    assert only(judged(record)).code == "cores_shared"
+
+
+def test_a_measure_phase_of_no_length_divides_by_nothing(record: TrialRecord) -> None:
+    record.phases = [replace(p, end_ns=p.start_ns) for p in record.phases]
+    found = judge(with_load(record, cpu_share=1.0), record.rows, (CoreTime(0, 0), 0))
+    assert [f.code for f in found] == ["generator_saturated"]
