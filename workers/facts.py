@@ -16,15 +16,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from workers.affinity import CoreSplit, split_cores
+
 PACKAGES: Final = ("heapgate", "ray", "locust", "pyarrow", "grpcio", "duckdb")
 _CPU = Path("/sys/devices/system/cpu")
 _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 
-def node_facts() -> dict[str, Any]:
-    """Facts about this machine as plain data; bytes and counts carry their unit in the name."""
+def node_facts(cores: CoreSplit | None = None) -> dict[str, Any]:
+    """Facts about this machine as plain data; bytes and counts carry their unit in the name.
+
+    A process that keeps to its own cores must say how the node's cores were divided: it can't
+    see the others. Without that, the cores of this process are the node's.
+    """
     from workers.limits.hierarchies import find_hierarchies
 
+    cores = cores or split_cores(os.sched_getaffinity(0), None)
     memory = _meminfo()
     cpu = _text(Path("/proc/cpuinfo"))
     return {
@@ -35,7 +42,7 @@ def node_facts() -> dict[str, Any]:
         "cpu_model": _field(cpu, "model name") or platform.processor() or platform.machine(),
         "hypervisor": _has_hypervisor(cpu),
         "cores_online": os.cpu_count(),
-        "cores_allowed": sorted(os.sched_getaffinity(0)),
+        "cores_allowed": sorted({*cores.service, *cores.other}),
         "threads_per_core": _threads_per_core(),
         "memory_bytes": memory.get("MemTotal"),
         "swap_bytes": memory.get("SwapTotal"),

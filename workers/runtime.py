@@ -26,7 +26,9 @@ class NodeRuntime:
     def __init__(self, settings: NodeSettings) -> None:
         """Collect the node's facts and start its agent."""
         self._settings = settings
-        facts = node_facts()
+        service, other = settings.service_cores, settings.other_cores
+        cores = CoreSplit(service, other, shared=not set(service).isdisjoint(other))
+        facts = node_facts(cores)
         self._context = NodeContext(
             node_id=node_id(),
             node_class=node_class(facts),
@@ -34,7 +36,7 @@ class NodeRuntime:
             launcher=Path(settings.launcher),
             work_root=Path(settings.work_root),
             spool_root=Path(settings.spool_root),
-            cores=CoreSplit(settings.service_cores, settings.other_cores),
+            cores=cores,
         )
         self._stop = threading.Event()
         self._trial: Trial | None = None

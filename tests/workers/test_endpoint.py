@@ -162,7 +162,7 @@ def test_a_failing_endpoint_is_counted_and_told(
     read_until(reader, lambda: reader.failures >= 2)
     assert rows.rows == [] and reader.readings == 0
     assert reader.last_failure and want in reader.last_failure
-    assert want in verify_applied(server.url, spec())["error"]
+    assert want in verify_applied(server.url, spec())["unread"]
 
 
 def test_an_endpoint_that_comes_back(server: Server) -> None:
@@ -183,7 +183,7 @@ def test_an_endpoint_that_comes_back(server: Server) -> None:
 def test_nobody_listens() -> None:
     gone = Server()
     gone.server_close()
-    assert "refused" in verify_applied(gone.url, spec())["error"]
+    assert "refused" in verify_applied(gone.url, spec())["unread"]
     reader = EndpointReader(
         gone.url, spec(), sink=Rows(), phase=lambda: "idle", clock=ClockMap.read()
     )
@@ -203,9 +203,9 @@ def test_a_broken_sink_is_told_at_the_end(server: Server) -> None:
 
 def test_what_the_runtime_applied(server: Server) -> None:
     assert verify_applied(server.url, spec()) == {
-        "gogc_percent": 30,
-        "gomemlimit_bytes": 1280 * 2**20,
-        "gomaxprocs": 2,
+        "GOGC": 30,
+        "GOMEMLIMIT": 1280 * 2**20,
+        "GOMAXPROCS": 2,
     }
 
 
@@ -213,7 +213,7 @@ def test_what_is_switched_off(server: Server) -> None:
     # GOGC=off is -1 as an unsigned 64-bit number, no memory limit the largest signed one.
     text = f"go_gc_gogc_percent {float(2**64 - 1)}\ngo_gc_gomemlimit_bytes {float(2**63 - 1)}\n"
     server.answer = 200, text.encode()
-    assert verify_applied(server.url, spec()) == {"gogc_percent": "off", "gomemlimit_bytes": "off"}
+    assert verify_applied(server.url, spec()) == {"GOGC": "off", "GOMEMLIMIT": "off"}
 
 
 def test_expvar_tells_no_settings(server: Server) -> None:

@@ -133,6 +133,13 @@ def test_facts_are_this_machine_s() -> None:
     assert json.loads(json.dumps(facts)) == facts
 
 
+def test_a_pinned_process_tells_the_node_s_cores() -> None:
+    split = split_cores(range(4), None, NO_TOPOLOGY)
+    facts = node_facts(split)
+    assert facts["cores_allowed"] == [0, 1, 2, 3]
+    assert node_class(facts).split(" · ")[2] == "4 cores"
+
+
 def test_facts_and_id_name_nobody() -> None:
     told = json.dumps([node_facts(), node_id()])
     machine_id = Path("/etc/machine-id")

@@ -25,11 +25,11 @@ TIMEOUT_S: Final = 2.0
 BODY_BYTES_MAX: Final = 8 * 2**20
 
 _APPLIED: Final = {
-    "go_gc_gogc_percent": "gogc_percent",
-    "go_gc_gomemlimit_bytes": "gomemlimit_bytes",
-    "go_sched_gomaxprocs_threads": "gomaxprocs",
+    "go_gc_gogc_percent": "GOGC",
+    "go_gc_gomemlimit_bytes": "GOMEMLIMIT",
+    "go_sched_gomaxprocs_threads": "GOMAXPROCS",
 }
-"""Names that Go's Prometheus client gives to what the runtime has really applied."""
+"""What Go's Prometheus client shows of the settings that the runtime has really applied."""
 
 _OFF: Final = 2.0**63 - 1
 """From here on a value means "off": no memory limit is the largest int64, GOGC=off is -1 read as
@@ -191,8 +191,8 @@ class EndpointReader:
 def verify_applied(base_url: str, metrics: EndpointSpec) -> dict[str, Any]:
     """What the Go runtime has applied, as far as the endpoint tells.
 
-    Keys, each only when known: `gogc_percent`, `gomemlimit_bytes`, `gomaxprocs`; a value is an
-    int, or "off". An endpoint that can't be read gives {"error": why}. Expvar has none of them.
+    Keys, each only when known: GOGC (percent), GOMEMLIMIT (bytes), GOMAXPROCS; a value is an int
+    or "off". An endpoint that can't be read gives {"unread": why}. Expvar has none of them.
     """
     if metrics.kind != "prometheus":
         return {}
@@ -200,7 +200,7 @@ def verify_applied(base_url: str, metrics: EndpointSpec) -> dict[str, Any]:
     try:
         values = client.read()
     except EndpointFailed as error:
-        return {"error": str(error)}
+        return {"unread": str(error)}
     finally:
         client.close()
     return {key: _setting(values[name]) for name, key in _APPLIED.items() if name in values}
