@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import EPOCH_NS, MIB, WARMUP_REQUESTS, write_archive
+from archives import EPOCH_NS, MIB, RUN_ID, WARMUP_REQUESTS, write_archive
 
+from results.archive import Archive
 from results.database import Database, open_database
 from results.errors import UserError
+from results.fragments import counted_trials
 from results.metrics import METRICS
 from results.reference import ViewText, described_views, parse_view
 
@@ -101,6 +103,15 @@ def test_only_the_last_valid_attempt_counts(database: Database) -> None:
     assert counted[REPEATED + "~2"] == (True, True)
     assert counted[INVALID] == (False, False)
     assert sum(is_counted for _, is_counted in counted.values()) == 10
+
+
+def test_the_later_of_two_valid_attempts_counts_in_any_order(archive: Path) -> None:
+    records = [r for r in Archive(archive).records(RUN_ID) if r.trial_id.startswith(REPEATED)]
+    for record in records:
+        record.findings.clear()
+    assert len(records) == 2
+    for order in (records, records[::-1]):
+        assert counted_trials(order) == {(RUN_ID, REPEATED + "~2")}
 
 
 def test_invalid_trials_are_rows_but_no_result(database: Database) -> None:
