@@ -11,7 +11,6 @@ https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import threading
@@ -191,10 +190,8 @@ def _quoted(text: str) -> str:
 
 
 def _connect(spill: Path) -> duckdb.DuckDBPyConnection:
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     settings: dict[str, Any] = {
-        "threads": len(os.sched_getaffinity(0)),
-        "memory_limit": f"{memory_bytes // 2**21}MiB",
+        "memory_limit": "50%",
         "temp_directory": str(spill),
         "autoload_known_extensions": False,
         "autoinstall_known_extensions": False,
