@@ -76,6 +76,7 @@ class TrialWriter:
         found = differences(self.accounts(), finish)
         (self._folder / "service.log").write_bytes(finish.service_log)
         write_whole(self._folder / "trial.json", self._record(finish, found).to_json())
+        _sync_folder(self._folder)
         self._folder.rename(self._folder.with_name(self._folder.name.removesuffix(PARTIAL)))
         _sync_folder(self._folder.parent)
         return found

@@ -73,7 +73,7 @@ class TableFile:
         sequence = self.batches + 1
         self._writer.write_batch(
             pa.RecordBatch.from_arrays(columns, schema=self._schema),
-            custom_metadata={"sequence": str(sequence), "sha256": digest.hex()},
+            custom_metadata=_marks(sequence, digest),
         )
         self._chain.update(digest)
         self.batches = sequence
@@ -106,15 +106,53 @@ class TableFile:
         os.fdatasync(self._file.fileno())
 
     def close(self) -> None:
-        """Write the footer and close; the file is then complete."""
+        """Complete the file: its footer, and each dictionary whole instead of piece by piece.
+
+        Growing dictionaries are within the format, and readers that go through a file in order
+        manage them. pyarrow's datasets read batches in parallel and crash on them.
+        """
         self._writer.close()
         self.sync()
         self._file.close()
+        whole = self._path.with_suffix(".whole")
+        try:
+            self._copy_whole(whole)
+        except OSError:
+            whole.unlink(missing_ok=True)
+            raise
+        whole.replace(self._path)
+
+    def _copy_whole(self, target: Path) -> None:
+        dictionaries = {
+            name: pa.array(list(words), type=pa.string()) for name, words in self._words.items()
+        }
+        copied = 0
+        with target.open("wb") as file:
+            with pa.ipc.new_file(file, self._schema) as writer:
+                for copied, (batch, digest) in enumerate(salvaged_batches(self._path), 1):
+                    columns = [
+                        pa.DictionaryArray.from_arrays(column.indices, dictionaries[name])
+                        if name in dictionaries
+                        else column
+                        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                    ]
+                    writer.write_batch(
+                        pa.RecordBatch.from_arrays(columns, schema=self._schema),
+                        custom_metadata=_marks(copied, digest),
+                    )
+            file.flush()
+            os.fdatasync(file.fileno())
+        if copied != self.batches:
+            raise OSError(f"{self._path}: batch {copied + 1} can't be read back")
 
     def abandon(self) -> None:
         """Close without a footer: the file stays salvageable."""
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def _marks(sequence: int, digest: bytes) -> dict[str, str]:
+    return {"sequence": str(sequence), "sha256": digest.hex()}
 
 
 def recover(path: Path, table: TableSchema) -> TableFile:

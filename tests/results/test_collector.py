@@ -1,4 +1,4 @@
-"""The collector over real gRPC: several writers, odd messages, a full disk, and what a crash left."""
+"""The collector over real gRPC: several writers, odd messages, a full disk, what a crash left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pyarrow as pa
@@ -110,8 +111,8 @@ def kinds(answers: list[wire.FromCollector]) -> list[str | None]:
     return [answer.WhichOneof("kind") for answer in answers]
 
 
-def column(path: Path, name: str) -> list[object]:
-    found: list[object] = ds.dataset([str(path)], format="ipc").to_table()[name].to_pylist()
+def column(path: Path, name: str) -> list[Any]:
+    found: list[Any] = ds.dataset([str(path)], format="ipc").to_table()[name].to_pylist()
     return found
 
 
@@ -123,6 +124,23 @@ def test_words_of_different_writers_read_back_as_they_were_sent(talk: Talk, arch
     assert list(answers[-1].finished.differences) == []
     sealed = archive / RUN / "trials" / TRIAL / "events.arrow"
     assert column(sealed, "kind") == [word for pair in words for word in pair]
+
+
+def test_a_sealed_file_has_no_growing_dictionaries(talk: Talk, archive: Path) -> None:
+    """Parallel readers crash on them: many batches with new words must still be safe to read."""
+    batches = [encoded(EVENTS, [event(n, f"kind {n}")]) for n in range(60)]
+    messages = [sending(n, data) for n, data in enumerate(batches, 1)]
+    talk(opening(), *messages, finishing(total("events", 60, batches)))
+    sealed = archive / RUN / "trials" / TRIAL / "events.arrow"
+    with pa.ipc.open_file(str(sealed)) as reader:
+        assert reader.read_all().num_rows == 60
+        assert reader.num_record_batches == 60
+        assert reader.stats.num_dictionary_deltas == 0
+    for _ in range(20):
+        assert column(sealed, "kind") == [f"kind {n}" for n in range(60)]
+    assert sorted(path.name for path in sealed.parent.iterdir()) == [
+        "events.arrow", "service.log", "trial.json",
+    ]  # fmt: skip
 
 
 def test_batches_after_a_restart_go_on_in_the_same_file(talk: Talk, archive: Path) -> None:
