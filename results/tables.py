@@ -23,6 +23,8 @@ GROUPS = {
     "build": "program",
 }
 UNKNOWN = "–"
+PIPE_COLUMNS = 120
+LONGEST_WORD = len("equivalent")
 
 
 def terminal_comparison(comparison: Comparison) -> ConsoleRenderable:
@@ -50,13 +52,23 @@ def _named(comparison: Comparison, configuration: str) -> str:
 
 
 def _grid(comparison: Comparison, table: Table) -> Grid:
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    grid = Grid(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
     grid.add_column("", no_wrap=True)
-    grid.add_column(table.baseline, justify="right", no_wrap=True)
-    grid.add_column(table.candidate, justify="right", no_wrap=True)
+    # A long name may break, a number never: half a number is a wrong one.
+    for name, values in _named_values(table):
+        width = max(map(len, values), default=0)
+        grid.add_column(
+            name, justify="right", min_width=width, max_width=max(width, 12), overflow="fold"
+        )
     grid.add_column("change", justify="right", no_wrap=True)
-    grid.add_column(_interval_name(comparison), justify="right", no_wrap=True)
-    grid.add_column("verdict", no_wrap=True)
+    grid.add_column(_interval_name(comparison), justify="right", min_width=8)
+    grid.add_column("verdict", min_width=LONGEST_WORD)
     group = ""
     for row in table.rows:
         if row.metric.group != group:
@@ -65,6 +77,12 @@ def _grid(comparison: Comparison, table: Table) -> Grid:
         mark = "[bold]●[/]" if row.primary else " "
         grid.add_row(f"{mark} {row.metric.label}", *_cells(row), _verdict(row))
     return grid
+
+
+def _named_values(table: Table) -> Iterator[tuple[str, list[str]]]:
+    """Both configurations with their column of values."""
+    yield table.baseline, [format_value(row.metric, row.baseline) for row in table.rows]
+    yield table.candidate, [format_value(row.metric, row.candidate) for row in table.rows]
 
 
 def _cells(row: Row) -> Iterator[str]:
@@ -87,9 +105,9 @@ def _interval(row: Row) -> str:
 def _amount(row: Row, value: float) -> str:
     """A change: percent of the baseline, or a signed difference."""
     if row.relative:
-        return f"{value * 100:+.1f} %"
+        return f"{value * 100:+z.1f} %"
     if row.metric.unit == "fraction":
-        return f"{value * 100:+.2f} pp"
+        return f"{value * 100:+z.2f} pp"
     return f"{'-' if value < 0 else '+'}{format_value(row.metric, abs(value))}"
 
 
@@ -182,5 +200,7 @@ def plain_comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the tables."""
+    """Print the tables. A pipe has no width: nothing is cut off there."""
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_COLUMNS)
     console.print(terminal_comparison(comparison), highlight=False, soft_wrap=False)

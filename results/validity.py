@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from results.record import ExitRecord, Finding, LoadRecord, TrialRecord
+from results.record import ExitRecord, Finding, Level, LoadRecord, TrialRecord
 
 CODES: Final = {
     "interrupted": "the run was stopped while the trial ran",
@@ -176,7 +176,7 @@ def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
         yield Finding("generator_saturated", "invalid", text, remedy)
     lag_ns = load.lag_p99_ns or 0
     if lag_ns > LAG_P99_WARN_NS:
-        level = "invalid" if lag_ns > LAG_P99_MAX_NS else "warning"
+        level: Level = "invalid" if lag_ns > LAG_P99_MAX_NS else "warning"
         text = f"generator saturated: {at_least}; it sent {lag_ns / 1e6:.0f} ms late (p99)"
         yield Finding("generator_saturated", level, text, remedy)
 
@@ -210,7 +210,7 @@ def _settings(record: TrialRecord) -> Iterator[Finding]:
         yield Finding("settings_unread", "warning", str(record.applied["unread"]))
     asked = dict(_service(record).get("environment", []))
     for name, seen in record.applied.items():
-        wanted = _as_number(name, asked.get(name))
+        wanted = "off" if asked.get(name) == "off" else _as_number(name, asked.get(name))
         if wanted is not None and wanted != seen:
             text = f"{name} is {seen} in the running process, {asked[name]} was asked for"
             yield Finding("setting_differs", "invalid", text)

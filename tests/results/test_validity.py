@@ -249,7 +249,11 @@ def test_a_go_service_without_its_trace_is_told(record: TrialRecord) -> None:
     [
         ("GOGC", "30", 30, False),
         ("GOGC", "30", 100, True),
-        ("GOGC", "off", -1, False),
+        ("GOGC", "30", "off", True),
+        ("GOGC", "off", "off", False),
+        ("GOGC", "off", 100, True),
+        ("GOMEMLIMIT", "off", "off", False),
+        ("GOMEMLIMIT", "1280MiB", "off", True),
         ("GOMEMLIMIT", "1280MiB", 1280 * 2**20, False),
         ("GOMEMLIMIT", "1280MiB", 2**63 - 1, True),
         ("GOMEMLIMIT", "2GiB", 2 * 2**30, False),
@@ -260,7 +264,7 @@ def test_a_go_service_without_its_trace_is_told(record: TrialRecord) -> None:
     ],
 )
 def test_settings_in_the_running_process(
-    record: TrialRecord, name: str, asked: str, seen: int, differs: bool
+    record: TrialRecord, name: str, asked: str, seen: int | str, differs: bool
 ) -> None:
     record.spec["service"]["environment"] = [["PATH", "/bin"], [name, asked]]
     record.applied = {name: seen}
