@@ -6,8 +6,9 @@ imports neither gevent nor Locust.
 
 from __future__ import annotations
 
+import random
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,14 +27,17 @@ class Arrival:
 class Gate:
     """Users wait here for their next arrival; the schedule lets them through.
 
-    The user that became free last goes first: its connection is warm. When no user is free,
-    arrivals wait in their order and keep their intended start.
+    A kind of user is drawn by weight among those that have one free; of that kind the user that
+    became free last goes first: its connection is warm. When no user is free, arrivals wait in
+    their order and keep their intended start.
     """
 
-    def __init__(self, offsets: Offsets, make_slot: Callable[[], Any]) -> None:
+    def __init__(self, offsets: Offsets, make_slot: Callable[[], Any], seed: int) -> None:
         self._offsets = offsets
         self._make_slot = make_slot
-        self._free: list[Any] = []
+        self._random = random.Random(seed)
+        self._free: defaultdict[Any, list[Any]] = defaultdict(list)
+        self._weights: dict[Any, float] = {}
         self._backlog: deque[int] = deque()
         self._instants_ns: list[int] = []
         self._next = 0
@@ -41,18 +45,19 @@ class Gate:
         self.busy = 0
         self.backlog_max = 0
 
-    def take(self) -> Arrival:
-        """Wait for an arrival; called by a user that is free."""
+    def take(self, kind: Any, weight: float) -> Arrival:
+        """Wait for an arrival; called by a user of this kind that is free."""
+        self._weights[kind] = weight
         if self._backlog:
+            self.busy += 1
             # The generator's own delay counts from when this user became free: now.
             return self._begin(self._backlog.popleft(), time.monotonic_ns())
         slot = self._make_slot()
-        self._free.append(slot)
+        self._free[kind].append(slot)
         intended_ns = slot.get()
         return self._begin(intended_ns, intended_ns)
 
     def _begin(self, intended_ns: int, possible_ns: int) -> Arrival:
-        self.busy += 1
         lag_ns = max(0, time.monotonic_ns() - possible_ns)
         self.lags_ns.append(lag_ns)
         return Arrival(intended_ns, lag_ns)
@@ -66,6 +71,11 @@ class Gate:
         self._instants_ns = (self._offsets + start_ns).tolist()
         return self._instants_ns
 
+    def close(self) -> None:
+        """Let nobody in any more; what waits for a free user is not sent."""
+        del self._instants_ns[self._next :]
+        self._backlog.clear()
+
     def let_in_due(self) -> None:
         """Let in every arrival whose instant has come."""
         now_ns = time.monotonic_ns()
@@ -74,16 +84,25 @@ class Gate:
             self._next += 1
 
     def _let_in(self, intended_ns: int) -> None:
-        if self._free:
-            self._free.pop().set(intended_ns)
+        kinds = [kind for kind, slots in self._free.items() if slots]
+        if kinds:
+            # Busy from now on: its user only begins at the loop's next turn.
+            self.busy += 1
+            self._free[self._drawn(kinds)].pop().set(intended_ns)
         else:
             self._backlog.append(intended_ns)
             self.backlog_max = max(self.backlog_max, len(self._backlog))
 
+    def _drawn(self, kinds: list[Any]) -> Any:
+        if len(kinds) == 1:
+            return kinds[0]
+        weights = [self._weights[kind] for kind in kinds]
+        return self._random.choices(kinds, weights)[0]
+
     @property
     def free(self) -> int:
         """Users that wait for an arrival."""
-        return len(self._free)
+        return sum(map(len, self._free.values()))
 
     @property
     def planned(self) -> int:

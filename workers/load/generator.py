@@ -138,7 +138,8 @@ def gate_tasks(gate: Gate) -> None:
             return
         greenlet = gevent.getcurrent()
         greenlet.in_open_loop = True
-        greenlet.arrival = gate.take()
+        user_class = type(task_set.user)
+        greenlet.arrival = gate.take(user_class, user_class.weight)
         try:
             run_next(task_set)
         finally:
@@ -170,7 +171,7 @@ class Generator:
         if self.load.arrivals is None:
             return None
         offsets = schedule(self.load.arrivals, self.load.seed, self.warmup_ns + self.measure_ns)
-        return Gate(offsets, gevent.event.AsyncResult)
+        return Gate(offsets, gevent.event.AsyncResult, self.load.seed)
 
     def tell(self, **message: Any) -> None:
         """One line to the trial."""
@@ -186,6 +187,9 @@ class Generator:
         classes, _shapes = load_locustfile(self.load.scenario)
         if not classes:
             raise ValueError("it has no User class with tasks")
+        for name, user_class in classes.items():
+            if not user_class.tasks:
+                raise ValueError(f"the User class {name} has no tasks")
         for user_class in classes.values():
             user_class.host = self._base_url
         self.environment = Environment(
@@ -217,7 +221,6 @@ class Generator:
         gc.freeze()
 
     def _spawn(self, count: int) -> None:
-        events.test_start.fire(environment=self.environment)
         self.environment.runner.start(count, spawn_rate=count)
         self.environment.runner.spawning_greenlet.join()
 
@@ -330,6 +333,9 @@ class Generator:
 
     def _finish_when_over(self) -> None:
         self._finished.wait()
+        if self.gate and self.clock.now_ns() < self.recorder.timeline.end_ns:
+            self.gate.close()
+            self._drain()
         self.finish()
 
     def attempt(self, step: Any) -> None:
@@ -374,7 +380,7 @@ def keep_time(gate: Gate, start_ns: int) -> None:
     # The thread must get the interpreter at once when it wakes.
     sys.setswitchinterval(2e-4)
     start_thread = gevent.monkey.get_original("_thread", "start_new_thread")
-    start_thread(tick, (gate.begin(start_ns),))
+    start_thread(tick, (list(gate.begin(start_ns)),))
 
 
 def _sleep_until(monotonic_ns: int) -> None:

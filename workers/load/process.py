@@ -94,8 +94,12 @@ class Generator:
     def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
+            try:
+                message = json.loads(line)
+            except ValueError:
+                continue  # it was killed in the middle of a line
             with self._changed:
-                self._said.update(json.loads(line))
+                self._said.update(message)
                 self._changed.notify_all()
         with self._changed:
             self._ended = True
