@@ -125,6 +125,7 @@ class Archive:
 def _entry(folder: Path) -> RunEntry | None:
     try:
         document = json.loads((folder / "run.json").read_bytes())
+        int(document["started_ns"])
         return RunEntry(document["run_id"], folder, document)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -86,19 +86,12 @@ class Connection:
 
     def _open(self, folder: Path) -> None:
         try:
-            identity = json.loads((folder / "open.json").read_bytes())
-        except (OSError, ValueError):
+            run_id = str(json.loads((folder / "open.json").read_bytes())["run_id"])
+        except (OSError, ValueError, KeyError, TypeError):
             return
         self._trials[folder.name] = Sending()
-        self._outgoing.put(
-            wire.FromAgent(
-                open=wire.OpenTrial(
-                    run_id=identity["run_id"],
-                    trial_id=identity["trial_id"],
-                    schema_version=SCHEMA_VERSION,
-                )
-            )
-        )
+        opening = wire.OpenTrial(run_id=run_id, trial_id=folder.name, schema_version=SCHEMA_VERSION)
+        self._outgoing.put(wire.FromAgent(open=opening))
 
     def _send_batches(self, folder: Path, sending: Sending) -> bool:
         """Send what the window allows; whether any batch is still in the spool."""
@@ -150,7 +143,8 @@ class Connection:
                 self._take(answer)
         except grpc.RpcError as error:
             self._error = error
-        self._broken.set()
+        finally:
+            self._broken.set()
 
     def _take(self, answer: wire.FromCollector) -> None:
         kind = answer.WhichOneof("kind")
@@ -189,11 +183,15 @@ def publish(root: Path, collector: str, token: str, stop: threading.Event) -> No
 
     Raises grpc.RpcError when the collector says that the token is wrong.
     """
+
+    def pause(seconds: float) -> None:
+        stop.wait(seconds)
+
     waits = tenacity.wait_random_exponential(multiplier=0.1, max=2.0)
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda e: isinstance(e, grpc.RpcError) and not _final(e)),
         wait=waits,
-        sleep=lambda seconds: stop.wait(seconds) and None,
+        sleep=pause,
         reraise=True,
     )
     retrying(_connect, root, collector, token, stop)
@@ -298,7 +296,12 @@ def main() -> None:
     options = parser.parse_args()
     token = options.token_file.read_text(encoding="ascii").strip()
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+
+    def stop_with_parent() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
     publish(options.spool, options.collector, token, stop)
 
 

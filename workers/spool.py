@@ -75,7 +75,11 @@ class StreamWriter:
         with self._lock:
             self._flush()
 
-    close = flush
+    def close(self) -> None:
+        """Write what waits, and the totals once more: there may be room for them by now."""
+        with self._lock:
+            self._flush()
+            self._write_totals()
 
     def _flush(self) -> None:
         self._flushed_s = time.monotonic()
@@ -88,6 +92,7 @@ class StreamWriter:
             _write_whole(self._folder / f"{self._sequence + 1:08d}.arrow", data)
         except OSError:
             self.lost_rows += rows
+            self._write_totals()
             return
         self._sequence += 1
         self.rows += rows
@@ -104,7 +109,7 @@ class StreamWriter:
         try:
             _write_whole(self._folder / "totals.json", json.dumps(totals).encode())
         except OSError:
-            return  # the batch itself could be written: the next one says the same and more
+            return  # the next batch says the same and more, and `close` tries again
 
 
 class Spool:
