@@ -39,16 +39,19 @@ def expand(source: Source) -> dict[str, Any]:
         if name in configurations or name in added:
             raise AxesError(("axes",), f"the combination {name!r} is there twice")
         added[name] = _with(base, combination)
-        for key in ("axes",):
-            source.places[("configurations", name)] = source.place((key,))
+        source.places[("configurations", name)] = source.place(("axes",))
     return document | {"configurations": configurations | added}
 
 
 def _baseline(configurations: dict[str, Any]) -> dict[str, Any]:
     for configuration in configurations.values():
-        if isinstance(configuration, dict) and configuration.get("baseline") is True:
+        if isinstance(configuration, dict) and _is_true(configuration.get("baseline")):
             return {key: value for key, value in configuration.items() if key != "baseline"}
     raise AxesError(("axes",), "axes vary the baseline: one configuration needs `baseline: true`")
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).lower() in ("true", "yes", "on")
 
 
 def _combinations(axes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -93,7 +96,9 @@ def _with(base: dict[str, Any], combination: dict[str, Any]) -> dict[str, Any]:
     for setting, value in combination.items():
         section, _, key = setting.rpartition(".")
         if section:
-            made[section] = (made.get(section) or {}) | {key: value}
+            own = made.get(section)
+            # Anything but a mapping is told when the baseline itself is checked.
+            made[section] = (own if isinstance(own, dict) else {}) | {key: value}
         else:
             made[key] = value
     return made

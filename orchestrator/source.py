@@ -20,8 +20,10 @@ FILE_BYTES_MAX: Final = 8 * 2**20
 DEPTH_MAX: Final = 32
 Path_ = tuple[str | int, ...]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_INT = re.compile(r"0|-?[1-9][0-9]*")
+_INT = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _WORDS: Final[dict[str, Any]] = {"true": True, "false": False, "null": None, "~": None, "": None}
+_PLAIN: Final = (None, "")
+"""The style of a scalar without quotes: the pure loader says None, the C loader an empty text."""
 
 
 class MatrixError(UserError):
@@ -137,6 +139,8 @@ def _construct(source: Source, node: yaml.Node, path: Path_) -> Any:
         return _mapping(source, node, path)
     if isinstance(node, yaml.SequenceNode):
         return [_construct(source, item, (*path, n)) for n, item in enumerate(node.value)]
+    if "\0" in node.value:
+        raise source.error(source.places[path], "text can't hold a NUL character")
     return _scalar(node)
 
 
@@ -144,7 +148,7 @@ def _mapping(source: Source, node: yaml.MappingNode, path: Path_) -> dict[str, A
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
         place = _place(key_node.start_mark)
-        if not isinstance(key_node, yaml.ScalarNode):
+        if not isinstance(key_node, yaml.ScalarNode) or "\0" in key_node.value:
             raise source.error(place, "a key must be a word")
         key = key_node.value
         if key in found:
@@ -157,8 +161,8 @@ def _mapping(source: Source, node: yaml.MappingNode, path: Path_) -> dict[str, A
 
 def _scalar(node: yaml.ScalarNode) -> Any:
     """Only plain words can be anything but text."""
-    if node.style is not None:
+    if node.style not in _PLAIN:
         return node.value
-    if node.value.lower() in _WORDS:
-        return _WORDS[node.value.lower()]
+    if node.value in _WORDS:
+        return _WORDS[node.value]
     return int(node.value) if _INT.fullmatch(node.value) else node.value

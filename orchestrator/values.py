@@ -13,13 +13,16 @@ from typing import Any
 UNITS_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 UNITS_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _DECIMAL_BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_NUMBER = r"\d+(?:\.\d+)?"
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
 _DURATION_PART = re.compile(rf"({_NUMBER})(ns|us|ms|s|m|h)")
 _DURATION = re.compile(rf"(?:{_NUMBER}(?:ns|us|ms|s|m|h))+")
 _RATE = re.compile(rf"({_NUMBER})\s*(?:/|per)\s*(s|m|h)")
 _SIZE = re.compile(rf"({_NUMBER})\s*([A-Za-z]+)")
-_GO_BYTES = re.compile(r"\d+(?:(?:[KMGT]i)?B)?")
+_GO_BYTES = re.compile(r"[0-9]+(?:(?:[KMGT]i)?B)?")
 _INT32_MAX = 2**31 - 1
+_INT64_MAX = 2**63 - 1
+_DURATION_MAX_NS = 366 * 24 * UNITS_NS["h"]
+_RATE_MAX_RPS = 10_000_000
 _JVM_FLAG = re.compile(r"-X(?:X:|m[xsn]\d|ss\d|loggc|bootclasspath)|-javaagent:|-Djava\.")
 JVM_VARIABLES = {"JAVA_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
 
@@ -36,8 +39,10 @@ def duration_ns(value: Any, *, zero: bool = False) -> int:
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration; write for example 300ms, 30s, 5m or 1m30s")
     total_ns = sum(float(n) * UNITS_NS[unit] for n, unit in _DURATION_PART.findall(text))
-    if total_ns == 0 and not zero:
+    if round(total_ns) == 0 and not zero:
         raise ValueError(f"duration {text} must be more than zero")
+    if total_ns > _DURATION_MAX_NS:
+        raise ValueError(f"duration {text} is more than a year")
     return round(total_ns)
 
 
@@ -54,6 +59,8 @@ def rate_rps(value: Any) -> float:
     rate = float(found[1]) / (UNITS_NS[found[2]] / 1e9)
     if rate == 0:
         raise ValueError(f"rate {text} must be more than zero")
+    if rate > _RATE_MAX_RPS:
+        raise ValueError(f"rate {text} is more than {_RATE_MAX_RPS:,} a second")
     return rate
 
 
@@ -69,6 +76,8 @@ def size_bytes(value: Any) -> int:
     size = round(float(found[1]) * units[found[2]])
     if size == 0:
         raise ValueError(f"size {text} must be more than zero")
+    if size > _INT64_MAX:
+        raise ValueError(f"size {text} is more than any machine has")
     return size
 
 
@@ -84,7 +93,7 @@ def share(value: Any) -> float:
 def go_version(value: Any) -> str:
     """`1.22` or `1.22.10`."""
     text = str(value).strip().removeprefix("go")
-    if not re.fullmatch(r"1\.\d{1,3}(?:\.\d{1,3})?", text):
+    if not re.fullmatch(r"1\.[0-9]{1,3}(?:\.[0-9]{1,3})?", text):
         raise ValueError(f"Go version {text!r} is not a release; write for example 1.22 or 1.22.10")
     return text
 
@@ -94,13 +103,22 @@ def gomemlimit(value: str) -> str:
 
     A share of the hard limit such as `90%` passes too: it is resolved before a node sees it.
     """
-    if value == "off" or _GO_BYTES.fullmatch(value):
+    if value == "off":
         return value
+    if _GO_BYTES.fullmatch(value):
+        return _fits_int64(value)
     if value.endswith("%"):
         share(value)
         return value
     text = f"GOMEMLIMIT {value!r} is not valid; Go accepts B, KiB, MiB, GiB, TiB."
     raise ValueError(f"{text} {_meant(value)}".strip())
+
+
+def _fits_int64(value: str) -> str:
+    digits = value.rstrip("KMGTiB").lstrip("0")
+    if len(digits) > 19 or (gomemlimit_bytes(value) or 0) > _INT64_MAX:
+        raise ValueError(f"GOMEMLIMIT {value!r} is not valid: it does not fit in 64 bits")
+    return value
 
 
 def _meant(value: str) -> str:
@@ -120,7 +138,7 @@ def _smaller(unit: str) -> str:
 
 def gomemlimit_bytes(value: str) -> int | None:
     """The bytes of a GOMEMLIMIT that Go accepts; None for `off` and for a share."""
-    found = re.fullmatch(r"(\d+)((?:[KMGT]i)?B)?", value)
+    found = re.fullmatch(r"([0-9]+)((?:[KMGT]i)?B)?", value)
     return int(found[1]) * UNITS_BYTES[found[2] or "B"] if found else None
 
 
@@ -128,13 +146,13 @@ def gogc(value: str) -> str:
     """`off` or a whole number; Go takes anything else for 100 without a word."""
     if value == "off":
         return value
-    if not re.fullmatch(r"-?\d+", value):
-        digits = re.search(r"\d+", value)
+    if not re.fullmatch(r"-?[0-9]+", value):
+        digits = re.search(r"[0-9]+", value)
         hint = f"Did you mean {digits[0]}?" if digits else "Write a whole number of percent, or off"
         raise ValueError(f"GOGC {value!r} is not valid: Go would silently use 100 instead. {hint}")
-    number = int(value)
-    if number > _INT32_MAX:
-        raise ValueError(f"GOGC {value} is too large: Go would silently use 100 instead")
+    number = int(value[:20])
+    if abs(number) > _INT32_MAX:
+        raise ValueError(f"GOGC {value[:20]} is too large: Go would silently use 100 instead")
     if number < 0:
         raise ValueError(f"GOGC {value} means off to Go; write off if that is meant")
     if number == 0:
@@ -144,7 +162,7 @@ def gogc(value: str) -> str:
 
 def gomaxprocs(value: str) -> str:
     """A whole number above zero; Go ignores anything else without a word."""
-    if not re.fullmatch(r"[1-9]\d{0,5}", value):
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", value):
         raise ValueError(f"GOMAXPROCS {value!r} is not valid: Go would silently ignore it")
     return value
 
@@ -165,5 +183,5 @@ def environment_value(value: Any) -> str:
 
 
 def is_jvm_flag(text: str) -> bool:
-    """Whether it is a flag of the Java virtual machine, which a Go service does not have."""
-    return _JVM_FLAG.match(text) is not None
+    """Whether a flag of the Java virtual machine is in it, which a Go service does not have."""
+    return any(_JVM_FLAG.match(word) for word in text.split())
