@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator import axes, values
+from orchestrator import axes
+from orchestrator.meaning import meaning_errors
 from orchestrator.model import (
     Comparison,
     Configuration,
@@ -20,15 +20,22 @@ from orchestrator.model import (
     MatrixDocument,
     Service,
     Workload,
+    WrittenDefaults,
     known_keys,
 )
 from orchestrator.source import MatrixError, Path_, Source, read_source
-from workloads.shipped import scenario_path, shipped_scenarios
+from workloads.shipped import scenario_path
 
 __all__ = ["Matrix", "MatrixError", "load_matrix", "matrix_json_schema"]
 
 ERRORS_MAX = 20
-Found = Iterator[tuple[Path_, str]]
+FoundAt = tuple[Path_, str, bool]
+"""Where, what is wrong, and whether it is the key rather than its value."""
+
+_ONE_NODE = "a run has one Linux node, this machine: write `linux: 1` or leave it out"
+_NAME_RULE = (
+    "use a-z, 0-9, dots, dashes and underscores, 42 of them at most, a letter or digit at both ends"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,10 @@ class Matrix:
         """How configurations are compared."""
         return NamedComparison(self.document.comparison)
 
+    def environment_of(self, configuration: str) -> dict[str, str]:
+        """The variables that the user gave for a configuration, the service's own among them."""
+        return self.document.service.env | self.configurations[configuration].env
+
     def limits_of(self, configuration: str) -> Limits:
         """The limits of a configuration: its own, else those of the matrix."""
         return self.configurations[configuration].limits or self.document.limits
@@ -91,7 +102,7 @@ class Matrix:
 
     def path(self, text: str) -> Path:
         """A path of the file, made absolute."""
-        return (self.folder / Path(text).expanduser()).resolve()
+        return (self.folder / os.path.expanduser(text)).resolve()  # noqa: PTH111
 
     def scenario(self, workload: str) -> Path:
         """The locustfile of a workload."""
@@ -134,20 +145,49 @@ def load_matrix(path: Path, *, relative_to: Path | None = None) -> Matrix:
     except axes.AxesError as error:
         raise source.error(source.place(error.path), str(error)) from error
     except ValidationError as error:
-        raise _joined(source, _validation_errors(error)) from error
+        found = _validation_errors(error)
+        raise _joined(source, [*found, *_errors_beside(source, folder, found)]) from error
     matrix = Matrix(source, document, folder, document.trials, document.seed)
-    found = list(_meaning_errors(matrix))
-    if found:
-        raise _joined(source, [(path, text, False) for path, text in found])
+    errors = list(meaning_errors(matrix))
+    if errors:
+        raise _joined(source, [(path, text, False) for path, text in errors])
     return matrix
 
 
+def _errors_beside(source: Source, folder: Path, found: list[FoundAt]) -> list[FoundAt]:
+    """What else is wrong, judged without the values that can't be understood.
+
+    So that one reading tells all; nothing is told of what lies around a value that was left out.
+    """
+    wrong = {path for path, _, _ in found}
+    try:
+        document = MatrixDocument.model_validate(_without(axes.expand(source), wrong))
+    except ValidationError:
+        return []
+    matrix = Matrix(source, document, folder, document.trials, document.seed)
+    return [
+        (path, text, False)
+        for path, text in meaning_errors(matrix)
+        if not any(w[: len(path)] == path or path[: len(w)] == w for w in wrong)
+    ]
+
+
+def _without(data: Any, wrong: set[Path_], at: Path_ = ()) -> Any:
+    """A copy of the data without the values at some paths."""
+    if isinstance(data, dict):
+        kept = {key: value for key, value in data.items() if (*at, key) not in wrong}
+        return {key: _without(value, wrong, (*at, key)) for key, value in kept.items()}
+    if isinstance(data, list):
+        return [_without(v, wrong, (*at, n)) for n, v in enumerate(data) if (*at, n) not in wrong]
+    return data
+
+
 def matrix_json_schema() -> dict[str, Any]:
-    """The JSON Schema of a matrix."""
-    return MatrixDocument.model_json_schema()
+    """The JSON Schema of a matrix, its defaults as one would write them."""
+    return MatrixDocument.model_json_schema(schema_generator=WrittenDefaults)
 
 
-def _joined(source: Source, found: list[tuple[Path_, str, bool]]) -> MatrixError:
+def _joined(source: Source, found: list[FoundAt]) -> MatrixError:
     """All errors in the order of the file."""
     placed = [
         (source.key_place(path) if at_key else source.place(path), text)
@@ -163,8 +203,8 @@ def _joined(source: Source, found: list[tuple[Path_, str, bool]]) -> MatrixError
     return MatrixError("\n".join(lines))
 
 
-def _validation_errors(error: ValidationError) -> list[tuple[Path_, str, bool]]:
-    found: list[tuple[Path_, str, bool]] = []
+def _validation_errors(error: ValidationError) -> list[FoundAt]:
+    found: list[FoundAt] = []
     for detail in error.errors(include_url=False):
         path: Path_ = tuple(part for part in detail["loc"] if part != "[key]")
         if detail["type"] == "extra_forbidden":
@@ -176,6 +216,8 @@ def _validation_errors(error: ValidationError) -> list[tuple[Path_, str, bool]]:
 
 def _unknown_key(path: Path_) -> str:
     key, known = str(path[-1]), known_keys(path[:-1])
+    if path[0] == "nodes":
+        return f"nodes of {key!r} are not offered: {_ONE_NODE}"
     near = difflib.get_close_matches(key, known, 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"unknown key {key!r}; {hint}"
@@ -190,112 +232,9 @@ def _sentence(detail: ErrorDetails) -> str:
     if kind == "value_error":
         return str(detail["ctx"]["error"])
     if kind == "string_pattern_mismatch":
-        return f"{given!r} can't be a name: use a-z, 0-9, dots, dashes and underscores"
+        return f"{given!r} can't be a name: {_NAME_RULE}"
     if kind == "literal_error" and "nodes" in detail["loc"]:
-        return "a run on one machine has one Linux node: write `linux: 1` or leave it out"
+        return _ONE_NODE
     if kind in ("dict_type", "model_type", "model_attributes_type"):
         return f"{name!r} must be a mapping of keys"
     return f"{name}: {detail['msg'].lower()}; {given!r} is there"
-
-
-def _meaning_errors(matrix: Matrix) -> Found:
-    """What is well-formed and yet can't be meant."""
-    yield from _baseline_errors(matrix)
-    yield from _service_errors(matrix)
-    for name, configuration in matrix.configurations.items():
-        yield from _configuration_errors(matrix, name, configuration)
-    for name in matrix.workloads:
-        yield from _scenario_errors(matrix, name)
-
-
-def _baseline_errors(matrix: Matrix) -> Found:
-    names = [name for name, c in matrix.configurations.items() if c.baseline]
-    if not names:
-        first = next(iter(matrix.configurations))
-        yield (
-            ("configurations",),
-            f"no configuration is the baseline; write `baseline: true` in one, such as {first!r}",
-        )
-    for name in names[1:]:
-        yield (
-            ("configurations", name, "baseline"),
-            f"{name!r} is a second baseline beside {names[0]!r}; exactly one is wanted",
-        )
-    if len(matrix.configurations) == 1 and names:
-        yield ("configurations",), "one configuration alone can't be compared: add another"
-
-
-def _service_errors(matrix: Matrix) -> Found:
-    service = matrix.document.service
-    if service.go:
-        folder = matrix.path(service.go.source)
-        at: Path_ = ("service", "go", "source")
-        if not folder.is_dir():
-            yield at, f"there is no folder {service.go.source!r} (looked for {folder})"
-        elif not (folder / "go.mod").is_file():
-            yield at, f"{folder} has no go.mod: it is not the folder of a Go module"
-    if service.binary and not matrix.path(service.binary).is_file():
-        yield ("service", "binary"), f"there is no program {service.binary!r}"
-    yield from _environment_errors(matrix, service.env, ("service", "env"))
-    yield from _argument_errors(matrix, service.arguments, ("service", "arguments"))
-
-
-def _configuration_errors(matrix: Matrix, name: str, configuration: Configuration) -> Found:
-    at: Path_ = ("configurations", name)
-    is_go = matrix.document.service.go is not None
-    if is_go and configuration.go is None:
-        yield at, f'{name!r} needs a Go version to be built with, such as `go: "1.23"`'
-    if not is_go and configuration.go is not None:
-        yield (*at, "go"), "only a service with `go:` is built; a finished program has its version"
-    if not is_go and configuration.build != type(configuration.build)():
-        yield (*at, "build"), "only a service with `go:` is built"
-    if configuration.build.race and not configuration.build.cgo:
-        yield (*at, "build", "race"), "`race: true` needs `cgo: true` too: the detector is C code"
-    yield from _environment_errors(matrix, configuration.env, (*at, "env"))
-    yield from _argument_errors(matrix, configuration.arguments, (*at, "arguments"))
-    yield from _share_errors(matrix, name, (*at, "env", "GOMEMLIMIT"))
-
-
-def _share_errors(matrix: Matrix, name: str, at: Path_) -> Found:
-    limit = matrix.configurations[name].env.get("GOMEMLIMIT", "")
-    if limit.endswith("%") and matrix.limits_of(name).memory_max is None:
-        yield at, f"GOMEMLIMIT {limit} is a share of limits.memory_max, which is not set"
-
-
-def _environment_errors(matrix: Matrix, environment: dict[str, str], at: Path_) -> Found:
-    for name, value in environment.items():
-        if not name or "=" in name or "\0" in name:
-            yield (*at, name), f"{name!r} can't be the name of a variable"
-        if name in ("HEAPGATE_RUN", "HEAPGATE_PAD"):
-            yield (*at, name), f"{name} is set by Heapgate itself"
-        if matrix.document.service.command is not None:
-            continue  # any other runtime may know these
-        if name in values.JVM_VARIABLES or values.is_jvm_flag(value):
-            yield (*at, name), f"{name} is for the Java virtual machine; a Go service has none"
-        check = values.GO_VARIABLES.get(name)
-        try:
-            if check:
-                check(value)
-        except ValueError as error:
-            yield (*at, name), str(error)
-
-
-def _argument_errors(matrix: Matrix, arguments: list[str], at: Path_) -> Found:
-    if matrix.document.service.command is not None:
-        return
-    for number, argument in enumerate(arguments):
-        if values.is_jvm_flag(argument):
-            text = f"{argument} is a flag of the Java virtual machine; a Go service has none"
-            yield (*at, number), text
-
-
-def _scenario_errors(matrix: Matrix, workload: str) -> Found:
-    text = matrix.workloads[workload].scenario
-    if matrix.scenario(workload).is_file():
-        return
-    shipped = shipped_scenarios()
-    near = difflib.get_close_matches(text, shipped, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(shipped)}"
-    if os.sep in text or text.endswith(".py"):
-        hint = f"looked for {matrix.path(text)}"
-    yield ("workloads", workload, "scenario"), f"there is no scenario {text!r}; {hint}"

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from orchestrator import values
 
@@ -21,6 +23,20 @@ NAME = r"^[a-z0-9](?:[a-z0-9._-]{0,40}[a-z0-9])?$"
 def _text(parse: Callable[[Any], Any], example: str) -> tuple[BeforeValidator, WithJsonSchema]:
     schema = {"type": "string", "examples": [example]}
     return BeforeValidator(parse), WithJsonSchema(schema)
+
+
+class WrittenDefaults(GenerateJsonSchema):
+    """A JSON Schema whose defaults are as one writes them: `30s`, not nanoseconds."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """The schema of a value with a default."""
+        found = super().default_schema(schema)
+        example, default = found.get("examples", [""])[0], found.get("default")
+        if example.endswith("/s") and default is not None:
+            found["default"] = f"{default:g}/s"
+        elif example.endswith("s") and default is not None:
+            found["default"] = values.duration_text(default)
+        return found
 
 
 def _zero_or_more(value: Any) -> int:
@@ -112,7 +128,8 @@ class Service(Section):
         None, description="where it listens; left out, a free port is chosen for each trial"
     )
     ready: Ready = Field(
-        default_factory=lambda: Ready(tcp=True), description="how to know that it is ready"
+        default_factory=lambda: Ready(tcp=True),
+        description="how to know that it is ready; left out: `tcp: true`",
     )
     stop_timeout: Duration = Field(
         10 * 10**9, description="from SIGTERM to SIGKILL at the end of a trial"
@@ -270,10 +287,13 @@ class MatrixDocument(Section):
 def known_keys(path: Sequence[str | int]) -> list[str]:
     """The keys that the section at a path may have."""
     section: type[BaseModel] = MatrixDocument
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = section.model_fields.get(str(part))
         if field is not None:
             section = _section_in(field.annotation) or section
+            if typing.get_origin(field.annotation) is dict:
+                next(parts, None)  # the name of a configuration or workload
     return list(section.model_fields)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,9 +116,11 @@ def _warnings(matrix: Matrix) -> list[str]:
             f"with {matrix.trials} blocks no verdict can be reached: a paired test needs at least "
             f"{BLOCKS_MIN} blocks"
         )
-    for name, configuration in matrix.configurations.items():
-        limit_bytes = values.gomemlimit_bytes(configuration.env.get("GOMEMLIMIT", ""))
-        hard_bytes = matrix.limits_of(name).memory_max
+    cores = len(os.sched_getaffinity(0))
+    for name in matrix.configurations:
+        environment, limits = matrix.environment_of(name), matrix.limits_of(name)
+        limit_bytes = values.gomemlimit_bytes(environment.get("GOMEMLIMIT", ""))
+        hard_bytes = limits.memory_max
         if limit_bytes is not None and limit_bytes < SMALL_LIMIT_BYTES:
             found.append(f"{name}: a GOMEMLIMIT of {limit_bytes:,} bytes makes Go collect all the "
                          "time; is the unit missing?")  # fmt: skip
@@ -126,7 +129,9 @@ def _warnings(matrix: Matrix) -> list[str]:
                 f"{name}: GOMEMLIMIT is not below limits.memory_max, so the kernel kills the "
                 "service before Go feels its own limit; 90% of it is usual"
             )
-        if configuration.env.get("GOGC") == "off" and "GOMEMLIMIT" not in configuration.env:
+        if limits.cpus is not None and limits.cpus > cores:
+            found.append(f"{name}: limits.cpus is {limits.cpus:g}, this machine has {cores}")
+        if environment.get("GOGC") == "off" and "GOMEMLIMIT" not in environment:
             found.append(f"{name}: GOGC=off without GOMEMLIMIT never frees memory")
     return found
 

@@ -46,6 +46,12 @@ def duration_ns(value: Any, *, zero: bool = False) -> int:
     return round(total_ns)
 
 
+def duration_text(ns: int) -> str:
+    """Nanoseconds as one writes them, in the largest unit that leaves a whole number."""
+    unit = next(u for u, size in reversed(UNITS_NS.items()) if ns % size == 0)
+    return f"{ns // UNITS_NS[unit]}{unit}" if ns else "0s"
+
+
 def rate_rps(value: Any) -> float:
     """`400/s` or `90/m` → per second, more than zero."""
     text = str(value).strip()

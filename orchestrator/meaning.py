@@ -1,0 +1,179 @@
+"""What is well-formed in a matrix and yet can't be meant."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator import values
+from orchestrator.model import Build, Configuration
+from orchestrator.source import Path_
+from workloads.shipped import shipped_scenarios
+
+if TYPE_CHECKING:
+    from orchestrator.matrix import Matrix
+
+Found = Iterator[tuple[Path_, str]]
+_NOT_BUILT = "only a service with `go:` is built"
+
+
+def meaning_errors(matrix: Matrix) -> Found:
+    """What is well-formed and yet can't be meant."""
+    yield from _baseline_errors(matrix)
+    yield from _service_errors(matrix)
+    for name, configuration in matrix.configurations.items():
+        yield from _configuration_errors(matrix, name, configuration)
+    for name in matrix.workloads:
+        yield from _scenario_errors(matrix, name)
+    yield from _ambiguous_names(matrix)
+
+
+def _baseline_errors(matrix: Matrix) -> Found:
+    names = [name for name, c in matrix.configurations.items() if c.baseline]
+    if not names:
+        first = next(iter(matrix.configurations))
+        yield (
+            ("configurations",),
+            f"no configuration is the baseline; write `baseline: true` in one, such as {first!r}",
+        )
+    for name in names[1:]:
+        yield (
+            ("configurations", name, "baseline"),
+            f"{name!r} is a second baseline beside {names[0]!r}; exactly one is wanted",
+        )
+    if len(matrix.configurations) == 1 and names:
+        yield ("configurations",), "one configuration alone can't be compared: add another"
+
+
+def _service_errors(matrix: Matrix) -> Found:
+    service = matrix.document.service
+    if service.go:
+        folder = matrix.path(service.go.source)
+        at: Path_ = ("service", "go", "source")
+        if not _is_folder(folder):
+            yield at, f"there is no folder {service.go.source!r} (looked for {folder})"
+        elif not _is_file(folder / "go.mod"):
+            yield at, f"{folder} has no go.mod: it is not the folder of a Go module"
+        else:
+            yield from _package_errors(folder, service.go.package)
+    if service.binary is not None and not _is_file(matrix.path(service.binary)):
+        path = matrix.path(service.binary)
+        yield ("service", "binary"), f"there is no program {service.binary!r} (looked for {path})"
+    yield from _environment_errors(matrix, service.env, ("service", "env"))
+    yield from _argument_errors(matrix, service.arguments, ("service", "arguments"))
+
+
+def _package_errors(folder: Path, package: str) -> Found:
+    """A package below the module; any other import path is left to the compiler."""
+    if package != "." and not package.startswith("./"):
+        return
+    program = folder / package
+    if not _is_folder(program):
+        yield ("service", "go", "package"), f"there is no package {package!r} in {folder}"
+    elif not any(program.glob("*.go")):
+        at: Path_ = ("service", "go", "source" if package == "." else "package")
+        yield at, f"{program} has no .go file; is the program in another `package:`?"
+
+
+def _configuration_errors(matrix: Matrix, name: str, configuration: Configuration) -> Found:
+    at: Path_ = ("configurations", name)
+    is_go = matrix.document.service.go is not None
+    if is_go and configuration.go is None:
+        yield at, f'{name!r} needs a Go version to be built with, such as `go: "1.23"`'
+    if not is_go and configuration.go is not None:
+        yield (*at, "go"), f"{_NOT_BUILT}; a finished program has its version"
+    if not is_go and configuration.build != Build():
+        yield (*at, "build"), _NOT_BUILT
+    yield from _build_errors(matrix, configuration.build, (*at, "build"))
+    yield from _environment_errors(matrix, configuration.env, (*at, "env"))
+    yield from _argument_errors(matrix, configuration.arguments, (*at, "arguments"))
+    yield from _share_errors(matrix, name, (*at, "env", "GOMEMLIMIT"))
+
+
+def _build_errors(matrix: Matrix, build: Build, at: Path_) -> Found:
+    if build.race and not build.cgo:
+        yield (*at, "race"), "`race: true` needs `cgo: true` too: the detector is C code"
+    for key in ("ldflags", "gcflags"):
+        if values.is_jvm_flag(getattr(build, key)):
+            text = f"{getattr(build, key)!r} is for the Java virtual machine; a Go service has none"
+            yield (*at, key), text
+    if build.pgo not in (None, "auto", "off") and not _is_file(matrix.path(build.pgo)):
+        yield (*at, "pgo"), f"there is no profile {build.pgo!r}; write auto, off or its path"
+
+
+def _share_errors(matrix: Matrix, name: str, at: Path_) -> Found:
+    limit = matrix.environment_of(name).get("GOMEMLIMIT", "")
+    if limit.endswith("%") and matrix.limits_of(name).memory_max is None:
+        if "GOMEMLIMIT" not in matrix.configurations[name].env:
+            at = ("service", "env", "GOMEMLIMIT")
+        yield at, f"GOMEMLIMIT {limit} is a share of limits.memory_max, which is not set"
+
+
+def _environment_errors(matrix: Matrix, environment: dict[str, str], at: Path_) -> Found:
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name:
+            yield (*at, name), f"{name!r} can't be the name of a variable"
+        if name in ("HEAPGATE_RUN", "HEAPGATE_PAD"):
+            yield (*at, name), f"{name} is set by Heapgate itself"
+        # A command may be of any runtime; all else is a Go program.
+        is_go = matrix.document.service.command is None
+        if is_go and (name in values.JVM_VARIABLES or values.is_jvm_flag(value)):
+            yield (*at, name), f"{name} is for the Java virtual machine; a Go service has none"
+        check = values.GO_VARIABLES.get(name)
+        try:
+            if check:
+                check(value)
+        except ValueError as error:
+            yield (*at, name), str(error)
+
+
+def _argument_errors(matrix: Matrix, arguments: list[str], at: Path_) -> Found:
+    if matrix.document.service.command is not None:
+        return
+    for number, argument in enumerate(arguments):
+        if values.is_jvm_flag(argument):
+            text = f"{argument} is a flag of the Java virtual machine; a Go service has none"
+            yield (*at, number), text
+
+
+def _scenario_errors(matrix: Matrix, workload: str) -> Found:
+    text = matrix.workloads[workload].scenario
+    if _is_file(matrix.scenario(workload)):
+        return
+    shipped = shipped_scenarios()
+    near = difflib.get_close_matches(text, shipped, 1, 0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(shipped)}"
+    if os.sep in text or text.endswith(".py"):
+        hint = f"looked for {matrix.path(text)}"
+    yield ("workloads", workload, "scenario"), f"there is no scenario {text!r}; {hint}"
+
+
+def _ambiguous_names(matrix: Matrix) -> Found:
+    """A trial is named after its configuration and workload: no two may be named alike."""
+    seen: dict[str, tuple[str, str]] = {}
+    for workload in matrix.workloads:
+        for name in matrix.configurations:
+            first = seen.setdefault(f"{name}-{workload}", (name, workload))
+            if first != (name, workload):
+                yield (
+                    ("workloads", workload),
+                    f"{name!r} with {workload!r} is named like {first[0]!r} with {first[1]!r} in "
+                    "trials: choose another name",
+                )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
