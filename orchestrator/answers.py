@@ -19,7 +19,9 @@ from results.errors import EnvironmentLacks, UserError
 if TYPE_CHECKING:
     from orchestrator.matrix import Matrix
     from orchestrator.plan import Plan
+    from orchestrator.run import RunResult
     from results.archive import Archive, RunEntry
+    from results.compare import Comparison
 
 PLAN_ROWS_MAX = 24
 STATUS_STYLES = {"complete": "green", "interrupted": "yellow", "incomplete": "red"}
@@ -73,6 +75,80 @@ def plan_summary(matrix: Matrix, plan: Plan) -> str:
         f"configurations ({', '.join(plan.configurations)}), about "
         f"{format_seconds(plan.estimate_ns / 1e9)} after building"
     )
+
+
+def print_run(result: RunResult, console: Console, *, as_json: bool) -> None:
+    """How a run ended: its comparison, where its data lies, and what is missing."""
+    from results import tables
+
+    comparison = _comparison_of(result.archive, [result.run_id])
+    if as_json:
+        outcome = {
+            "run_id": result.run_id,
+            "archive": str(result.archive),
+            "status": result.status,
+            "exit_code": result.exit_code,
+            "error": str(result.error) if result.error else None,
+        }
+        print_json(outcome | {"comparison": tables.plain_comparison(comparison)})
+    elif comparison.measured:
+        tables.print_comparison(comparison, console)
+        console.print(
+            f"[dim]run {result.run_id} in {escape(_near(result.archive))}; "
+            f"every trial: bench show {result.run_id}[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if result.error:
+        sys.stderr.write(f"{result.error}\n")
+
+
+def _near(path: Path) -> str:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def print_comparison(
+    archive_path: Path, run_names: list[str], console: Console, *, style: str
+) -> None:
+    """Every configuration against the baseline, from the archive alone.
+
+    `style` is table, markdown or json.
+    """
+    from results import tables
+
+    comparison = _comparison_of(archive_path, run_names)
+    if style == "json":
+        print_json(tables.plain_comparison(comparison))
+    elif style == "markdown":
+        sys.stdout.write(tables.markdown_comparison(comparison))
+    else:
+        tables.print_comparison(comparison, console)
+
+
+def _comparison_of(archive_path: Path, run_names: list[str]) -> Comparison:
+    from results.database import open_database
+
+    with open_database(archive_path, run_names) as database:
+        return database.comparison()
+
+
+def print_query(
+    archive_path: Path, sql: str, console: Console, *, form: str, timeout_s: float
+) -> None:
+    """The answer to a user's query; what the archive lacks is told beside it."""
+    from results.database import open_database
+    from results.query import write_result, write_table
+
+    with open_database(archive_path) as database:
+        for note in database.notes:
+            sys.stderr.write(f"{note}\n")
+        with database.stream(sql, timeout_s=timeout_s) as answer:
+            if form == "table":
+                write_table(answer, console)
+            else:
+                write_result(answer, form, sys.stdout)
 
 
 def print_runs(archive_path: Path, console: Console, *, as_json: bool) -> None:

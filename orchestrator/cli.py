@@ -214,11 +214,21 @@ def sql(
     """
     from orchestrator.answers import print_query
 
+    text = _one_query(query, file)
+    print_query(_archive_path(archive), text, _console(), form=output.value, timeout_s=timeout_s)
+
+
+def _one_query(query: str | None, file: Path | None) -> str:
     if (query is None) == (file is None):
         raise UserError("give one query, either as an argument or with -f FILE")
-    print_query(
-        _archive_path(archive), query, file, _console(), form=output.value, timeout_s=timeout_s
-    )
+    if file is None:
+        return query or ""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text") from error
 
 
 @app.command()

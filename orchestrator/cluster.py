@@ -101,10 +101,10 @@ class EmbeddedCluster:
 
     def start_node(self, settings: NodeSettings) -> Node:
         """Start this machine's node actor and ask it for its facts."""
-        from workers.node import NodeActor
+        from workers.node import OPTIONS, NodeActor
 
         actor: Any = NodeActor  # Ray's decorator makes another type of it
-        node = Node(actor.remote(to_plain(settings)))
+        node = Node(actor.options(**OPTIONS).remote(to_plain(settings)))
         self._nodes.append(node)
         return node
 

@@ -141,6 +141,7 @@ def _construct(source: Source, node: yaml.Node, path: Path_) -> Any:
         return [_construct(source, item, (*path, n)) for n, item in enumerate(node.value)]
     if "\0" in node.value:
         raise source.error(source.places[path], "text can't hold a NUL character")
+    assert isinstance(node, yaml.ScalarNode)
     return _scalar(node)
 
 

@@ -117,7 +117,7 @@ def gomemlimit(value: str) -> str:
         share(value)
         return value
     text = f"GOMEMLIMIT {value!r} is not valid; Go accepts B, KiB, MiB, GiB, TiB."
-    raise ValueError(f"{text} {_meant(value)}".strip())
+    raise ValueError(f"{text} {_meant(value.strip())}")
 
 
 def _fits_int64(value: str) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from results.errors import UserError
 from results.metrics import METRICS, Metric
 from results.record import TrialRecord
 from results.statistics import (
@@ -106,6 +107,11 @@ class Comparison:
     builds: dict[str, str]
     invalid: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
+
+    @property
+    def measured(self) -> bool:
+        """Whether any trial was carried out, valid or not."""
+        return bool(self.tables or self.invalid)
 
     @property
     def blocks_needed(self) -> int:
@@ -277,9 +283,13 @@ def comparison_of(
     records: Sequence[TrialRecord],
     measurements: Sequence[Measurement],
 ) -> Comparison:
-    """Everything that is told about some runs of one service."""
+    """Everything that is told about some runs of one service.
+
+    Raises UserError for runs that can't be compared: of other services, or with other baselines.
+    """
     first = documents[0]
-    baseline = next(t["configuration"] for t in first["planned"] if t["baseline"])
+    service = _only_one("services", documents, lambda d: str(d["service"]))
+    baseline = _only_one("baselines", documents, _baseline_of)
     asked = first["comparison"]
     settings = Settings(
         baseline=baseline,
@@ -289,7 +299,7 @@ def comparison_of(
     )
     return Comparison(
         run_ids=tuple(run_ids),
-        service=first["service"],
+        service=service,
         settings=settings,
         planned_blocks=sum(d["blocks"] for d in documents),
         tables=compare(measurements, settings),
@@ -298,6 +308,20 @@ def comparison_of(
         invalid=tuple(_invalid(records)),
         warnings=tuple(_warnings(records)),
     )
+
+
+def _only_one(
+    what: str, documents: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], str]
+) -> str:
+    """What all runs have in common; it is an error when they differ in it."""
+    found = sorted({of(document) for document in documents})
+    if len(found) > 1:
+        raise UserError(f"these runs can't be compared: they have {what} {' and '.join(found)}")
+    return found[0]
+
+
+def _baseline_of(document: dict[str, Any]) -> str:
+    return next(str(t["configuration"]) for t in document["planned"] if t["baseline"])
 
 
 def _builds(documents: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from results.errors import HeapgateError, UserError
 from results.fragments import Trials, read_trials
 
 if TYPE_CHECKING:
-    from results.compare import Measurement
+    from results.compare import Comparison, Measurement
 
 VIEWS: Final = (
     "runs",
@@ -144,6 +144,18 @@ class Database:
             for row in table.to_pylist()
             if row["value"] is not None
         ]
+
+    def comparison(self) -> Comparison:
+        """All runs of this database compared as one. Raises UserError when they don't fit."""
+        from results.compare import comparison_of
+
+        measured = [m for run in self.runs for m in self.measurements(run.run_id)]
+        return comparison_of(
+            [run.run_id for run in self.runs],
+            [run.document for run in self.runs],
+            self.records,
+            measured,
+        )
 
     def _compare_if_asked(self, sql: str) -> None:
         """The view `comparison` needs statistics: it is only made for a query that names it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +19,16 @@ def test_the_wire_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
         [
             sys.executable, "-m", "grpc_tools.protoc",
             "--proto_path=results/wire=proto/heapgate/telemetry/v1",
-            f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}", f"--pyi_out={tmp_path}",
+            f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}",
+            f"--mypy_out=quiet:{tmp_path}", f"--mypy_grpc_out=quiet:{tmp_path}",
             "results/wire/telemetry.proto",
         ],
         cwd=ROOT,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
         check=True,
     )  # fmt: skip
     made = sorted((tmp_path / "results" / "wire").iterdir())
-    assert len(made) == 3
+    assert len(made) == 4
     for path in made:
         assert path.read_text() == (ROOT / "results" / "wire" / path.name).read_text(), path.name
 

@@ -13,8 +13,16 @@ import ray
 from workers.runtime import NodeRuntime
 from workers.spec import NodeSettings, TrialSpec, from_plain
 
+OPTIONS: dict[str, Any] = {
+    "num_cpus": 0,
+    "max_restarts": 0,
+    "max_task_retries": 0,
+    "max_concurrency": 4,
+}
+"""How the actor is made; four calls at a time, one of which may be a trial."""
 
-@ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=4)
+
+@ray.remote
 class NodeActor:
     """One node. `run_trial` blocks for a trial; the other calls answer meanwhile."""
 

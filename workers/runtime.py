@@ -74,7 +74,11 @@ class NodeRuntime:
         finally:
             self._trial = None
         differences = self._deliver(spec.trial_id)
-        outcome = {"record": record.to_json(), "differences": differences, "abort": None}
+        outcome: dict[str, Any] = {
+            "record": record.to_json(),
+            "differences": differences,
+            "abort": None,
+        }
         if trial.abort:
             outcome["abort"] = {"text": str(trial.abort), "exit_code": trial.abort.exit_code}
         return outcome

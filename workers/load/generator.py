@@ -17,6 +17,7 @@ from locust import events
 from locust.env import Environment
 from locust.event import EventHook
 from locust.exception import StopUser
+from locust.runners import Runner
 from locust.user.task import TaskSet
 from locust.util.load_locustfile import load_locustfile
 import locust.clients
@@ -74,7 +75,7 @@ class SteadyTime:
         return getattr(time, name)
 
 
-class RecordingHook(EventHook):  # type: ignore[misc]
+class RecordingHook(EventHook):
     """Locust's request event: the row first, then the listeners, none of which can lose it."""
 
     def __init__(self, recorder: Recorder, clock: ClockMap) -> None:
@@ -145,8 +146,8 @@ def gate_tasks(gate: Gate) -> None:
         finally:
             gate.give_back()
 
-    TaskSet.execute_next_task = execute_next_task
-    TaskSet.wait = lambda _task_set: None
+    TaskSet.execute_next_task = execute_next_task  # type: ignore[method-assign]
+    TaskSet.wait = lambda _task_set: None  # type: ignore[method-assign]
 
 
 class Generator:
@@ -182,7 +183,7 @@ class Generator:
         """Load the locustfile as Locust would."""
         events.request = self.hook
         for module in (locust.clients, locust.contrib.fasthttp):
-            module.time = SteadyTime(self.clock)
+            vars(module)["time"] = SteadyTime(self.clock)
         random.seed(self.load.seed)
         classes, _shapes = load_locustfile(self.load.scenario)
         if not classes:
@@ -198,9 +199,9 @@ class Generator:
             host=self._base_url,
             stop_timeout=DRAIN_S,
         )
-        self.environment.create_local_runner()
+        self._runner: Runner = self.environment.create_local_runner()
         events.user_error.add_listener(self._note_task_error)
-        events.init.fire(environment=self.environment, runner=self.environment.runner, web_ui=None)
+        events.init.fire(environment=self.environment, runner=self._runner, web_ui=None)
         if self.gate:
             gate_tasks(self.gate)
 
@@ -212,7 +213,7 @@ class Generator:
         if self.gate and self.load.arrivals:
             self._spawn(self.load.arrivals.in_flight_max)
             with gevent.Timeout(PREPARE_S, False):
-                while self.gate.free < self.environment.runner.user_count:
+                while self.gate.free < self._runner.user_count:
                     gevent.sleep(0.01)
             if self.gate.free == 0:
                 reasons = "; ".join(self._task_errors) or "they are still in on_start"
@@ -221,8 +222,9 @@ class Generator:
         gc.freeze()
 
     def _spawn(self, count: int) -> None:
-        self.environment.runner.start(count, spawn_rate=count)
-        self.environment.runner.spawning_greenlet.join()
+        self._runner.start(count, spawn_rate=count)
+        if self._runner.spawning_greenlet:
+            self._runner.spawning_greenlet.join()
 
     def run(self, start_ns: int) -> None:
         """The load, from the monotonic instant `start_ns` to its end."""
@@ -269,7 +271,7 @@ class Generator:
         """Stop the users, write the last rows, and tell the whole account."""
         busy = self.gate.busy if self.gate else 0
         if self.gate is None:
-            self.environment.runner.stop()
+            self._runner.stop()
         events.test_stop.fire(environment=self.environment)
         self.recorder.flush()
         self.tell(done={"load": self.account(busy), "events": self.events()})

@@ -77,7 +77,7 @@ func run(ctx context.Context, o options) error {
 	}
 	go func() {
 		sessions.load(ctx)
-		log.Printf("%d sessions loaded", sessions.count)
+		log.Printf("%d sessions loaded, SHA-256 %s", sessions.count, sessions.checksum)
 		sessions.renewForEver(ctx)
 	}()
 	failed := make(chan error, 1)

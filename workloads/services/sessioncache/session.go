@@ -43,7 +43,7 @@ func makeSession(seed uint64, number, size int, expires time.Time) Session {
 	size = size/2 + random.IntN(size+1)
 	items := random.IntN(max(1, min(20, size/4/itemBytes)) + 1)
 	session := Session{
-		ID:         fmt.Sprintf("s%08d", number),
+		ID:         sessionID(number),
 		User:       "user " + text(random, 12),
 		Email:      fmt.Sprintf("user%d@example.org", number),
 		Roles:      []string{"customer", "newsletter"}[:1+random.IntN(2)],
@@ -62,6 +62,8 @@ func makeSession(seed uint64, number, size int, expires time.Time) Session {
 	session.Note = text(random, max(0, size-minimalObject-items*itemBytes))
 	return session
 }
+
+func sessionID(number int) string { return fmt.Sprintf("s%08d", number) }
 
 func text(random *rand.Rand, length int) string {
 	var builder strings.Builder

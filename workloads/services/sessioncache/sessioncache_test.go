@@ -82,6 +82,18 @@ func TestReadyOnlyWhenLoaded(t *testing.T) {
 	}
 }
 
+func TestTheChecksumIsAFunctionOfTheSeed(t *testing.T) {
+	checksums := map[string]bool{}
+	for _, seed := range []string{"1", "1", "2"} {
+		sessions, _ := small(t, "-seed", seed)
+		sessions.load(context.Background())
+		checksums[sessions.checksum] = true
+	}
+	if len(checksums) != 2 {
+		t.Errorf("%d checksums of two seeds", len(checksums))
+	}
+}
+
 func TestPutThenGet(t *testing.T) {
 	_, server := small(t)
 	url := server.URL + "/sessions/s1"

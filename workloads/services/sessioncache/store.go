@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -23,8 +26,11 @@ type store struct {
 	options options
 	count   int
 	loaded  atomic.Int64
-	hash    maphash.Seed
-	shards  [shards]shard
+	checked atomic.Bool
+	// checksum is set once, before checked.
+	checksum string
+	hash     maphash.Seed
+	shards   [shards]shard
 }
 
 func newStore(o options) *store {
@@ -39,15 +45,37 @@ func (s *store) shardOf(id string) *shard {
 	return &s.shards[maphash.String(s.hash, id)%shards]
 }
 
-// ready says whether all sessions are loaded.
-func (s *store) ready() bool { return int(s.loaded.Load()) >= s.count }
+// ready says whether all sessions are loaded and checked.
+func (s *store) ready() bool { return s.checked.Load() }
 
-// load fills the store.
+// load fills the store, then checks the whole of it, as a service does before it takes traffic.
 func (s *store) load(ctx context.Context) {
 	for number := 0; number < s.count && ctx.Err() == nil; number++ {
 		s.put(s.make(number))
 		s.loaded.Add(1)
 	}
+	s.checksum = s.digest(ctx)
+	s.checked.Store(true)
+}
+
+// digest is SHA-256 over all sessions as JSON, in the order of their numbers and without expiry: the
+// same for the same seed and sizes.
+func (s *store) digest(ctx context.Context) string {
+	total := sha256.New()
+	for number := 0; number < s.count && ctx.Err() == nil; number++ {
+		session := s.get(sessionID(number))
+		if session == nil {
+			continue
+		}
+		timeless := *session
+		timeless.Expires = time.Time{}
+		encoded, err := json.Marshal(timeless)
+		if err != nil {
+			panic(err) // the type has nothing that can't be encoded
+		}
+		total.Write(encoded)
+	}
+	return hex.EncodeToString(total.Sum(nil))
 }
 
 // make gives the session of a number as it comes from elsewhere. Expiry is spread over the time to
