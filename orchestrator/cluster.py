@@ -49,6 +49,9 @@ def quiet_standard_error(log: Path) -> Iterator[None]:
 
 def _configure_environment(temp: Path) -> None:
     os.environ |= {
+        # Without it Ray takes an outer address of this machine, whatever it is told, and listens
+        # on all; with it, nodes on other machines are ruled out and it stays on loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",

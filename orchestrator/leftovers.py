@@ -6,7 +6,7 @@ killed: its processes are ended, its control groups and its temporary folder rem
 archived stays, and the run can be resumed.
 
 A process belongs to a run when its environment says `HEAPGATE_RUN=<run_id>`, or when its program
-lies in the run's temporary folder (a service gets an environment of its own).
+or a file that it holds open lies in the run's temporary folder.
 """
 
 from __future__ import annotations
@@ -230,6 +230,14 @@ def end_run_processes(
     return len(ended.difference(left))
 
 
+def abandon_run(run_id: str, temp_dir: Path) -> None:
+    """End and remove at once all that this process's own run holds; what is archived stays."""
+    end_run_processes(run_id, temp_dir=temp_dir)
+    _remove_groups(run_id)
+    _remove_temp(temp_dir)
+    Lease.forget(run_id)
+
+
 def _sweep_lease(path: Path) -> Iterator[SweptRun]:
     try:
         lease = Lease.read(path)
@@ -289,11 +297,23 @@ def _belongs(process: psutil.Process, run_id: str, temp_dir: Path | None) -> boo
 
     if process.status() == psutil.STATUS_ZOMBIE:
         return False
-    if temp_dir is not None and _is_temp(temp_dir):
-        with contextlib.suppress(psutil.Error):
-            if Path(process.exe()).is_relative_to(temp_dir):
+    if temp_dir is not None and temp_dir.name.startswith(TEMP_PREFIX):
+        with contextlib.suppress(psutil.Error, OSError):
+            if any(path.startswith(f"{temp_dir}/") for path in _held_paths(process.pid)):
                 return True
     return process.environ().get(RUN_MARKER) == run_id
+
+
+def _held_paths(pid: int) -> Iterator[str]:
+    """The program and the open files of a process, removed ones too.
+
+    Some of Ray's processes write their name over their environment, where the marker was; but they
+    hold their logs open.
+    """
+    yield str((_PROC / str(pid) / "exe").readlink())
+    for descriptor in (_PROC / str(pid) / "fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            yield str(descriptor.readlink())
 
 
 def _signal(processes: list[psutil.Process], how: str) -> None:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from rich.console import Console
 from orchestrator.binaries import Binaries, prepare_binaries
 from orchestrator.cluster import EmbeddedCluster, Node, NodeLost, quiet_standard_error
 from orchestrator.interrupt import stop_on_interrupt
-from orchestrator.leftovers import Lease, end_run_processes
+from orchestrator.leftovers import TEMP_PREFIX, Lease, abandon_run
 from orchestrator.matrix import Matrix, load_matrix
 from orchestrator.plan import Plan, PlannedTrial, count_trials, make_plan, trial_spec
 from orchestrator.progress import Progress, show_progress
@@ -45,6 +45,9 @@ FREE_SPACE_BYTES = 64 * 2**20
 """A trial is not begun with less than this free where the archive or the spool lies."""
 
 POLL_S = 0.25
+TEMP_ROOT_CHARACTERS_MAX = 24
+"""Ray's sockets lie below it: `/heapgate-1a2b-abcdefgh/ray/session_<date and pid>/sockets/…`."""
+
 READY_FAILURES_MAX = 2
 """A configuration that does not become ready this often in a row is not tried again."""
 
@@ -180,7 +183,8 @@ def _missing(run: Run) -> RunIncomplete | None:
 @contextmanager
 def _workplace(run: Run) -> Iterator[Path]:
     """The run's temporary folder and its lease; both are gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="heapgate-"))
+    prefix = f"{TEMP_PREFIX}{run.run_id.rpartition('-')[2]}-"
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_temp_root()))
     # The unprivileged service must be able to reach its own folder below this one.
     folder.chmod(0o711)
     lease = Lease.take(run_id=run.run_id, run_dir=run.folder, temp_dir=folder)
@@ -191,11 +195,18 @@ def _workplace(run: Run) -> Iterator[Path]:
         lease.release()
 
 
+def _temp_root() -> Path:
+    """Where temporary folders lie, if short enough: a socket's path has 107 characters at most."""
+    usual = Path(tempfile.gettempdir())
+    return usual if len(str(usual)) <= TEMP_ROOT_CHARACTERS_MAX else Path("/tmp")  # noqa: S108
+
+
 def _abandon(run: Run, workplace: Path) -> None:
     """Second interrupt: end everything of this run at once. What is on disk stays."""
-    end_run_processes(run.run_id)
-    shutil.rmtree(workplace, ignore_errors=True)
-    Lease.forget(run.run_id)
+    abandon_run(run.run_id, workplace)
+    run.document["status"] = "interrupted"
+    with suppress(EnvironmentLacks):
+        run.archive.write_run_document(run.folder, run.document)
 
 
 def _prepare_and_measure(run: Run, workplace: Path, progress: Progress) -> None:
@@ -378,7 +389,7 @@ def _check_stop(run: Run) -> None:
 
 
 def _check_space(run: Run) -> None:
-    for place in (run.folder, Path(tempfile.gettempdir())):
+    for place in (run.folder, _temp_root()):
         free = shutil.disk_usage(place).free
         if free < FREE_SPACE_BYTES:
             raise EnvironmentLacks(

@@ -114,7 +114,7 @@ class Trial:
     # The phases
 
     def _deploy(self) -> None:
-        self._begin("deploy")
+        self._note("phase", "info", "deploy begins")
         self._limiter = open_limiter(self.spec.run_id, self.spec.trial_id)
         self._limits = self._limiter.apply(self.spec.limits)
         self._deployment = deploy(self.spec.service, self._folder)

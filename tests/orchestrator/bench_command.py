@@ -83,12 +83,19 @@ class Workplace:
     def strays(self) -> list[str]:
         """Processes that still carry the mark of one of our runs, and temp folders left."""
         ids = set(self.run_ids())
-        found = [f"temp {p}" for p in (self.root / "tmp").glob("heapgate-*")]
+        found = [f"temp {p}" for p in (self.root / "tmp").glob("*")]
+        # A long TMPDIR, as here, is too long for Ray's sockets: runs fall back to /tmp.
+        found += [
+            f"temp {p}" for run_id in ids for p in Path("/tmp").glob(f"heapgate-{run_id[-4:]}-*")
+        ]
         for process in psutil.process_iter():
             try:
-                if process.environ().get("HEAPGATE_RUN") in ids:
+                temp = tuple(f"/tmp/heapgate-{run_id[-4:]}-" for run_id in ids)
+                held = [os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+                marked = process.environ().get("HEAPGATE_RUN") in ids
+                if marked or any(path.startswith(temp) for path in held):
                     found.append(f"process {process.pid} {' '.join(process.cmdline())[:120]}")
-            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            except (psutil.Error, OSError):
                 continue
         found += [
             f"cgroup {folder}"

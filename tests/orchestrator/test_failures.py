@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import matrices
-import psutil
 import pytest
 from bench_command import Workplace, wait_until
 
@@ -158,4 +157,4 @@ def test_a_full_disk_is_said_before_a_trial(workplace: Workplace) -> None:
         assert "bench resume" in finished.text
     finally:
         subprocess.run(["umount", str(small)], check=True)
-    assert not [p for p in psutil.process_iter() if "small/archive" in " ".join(p.cmdline())]
+    assert workplace.strays() == []
