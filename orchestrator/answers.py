@@ -15,6 +15,7 @@ from rich.table import Table
 
 from orchestrator.progress import format_bytes, format_seconds, trial_figures
 from results.errors import EnvironmentLacks, UserError
+from results.record import planned_id
 
 if TYPE_CHECKING:
     from orchestrator.matrix import Matrix
@@ -179,7 +180,7 @@ def print_runs(archive_path: Path, console: Console, *, as_json: bool) -> None:
 
 def _run_row(archive: Archive, entry: RunEntry) -> dict[str, Any]:
     document = entry.document
-    valid = {r.trial_id.partition("~")[0] for r in archive.records(entry.run_id) if r.valid}
+    valid = {planned_id(r.trial_id) for r in archive.records(entry.run_id) if r.valid}
     return {
         "run_id": entry.run_id,
         "service": document["service"],

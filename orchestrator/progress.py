@@ -19,7 +19,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from results.record import TrialRecord
+from results.record import TrialRecord, planned_id
 
 HEARTBEAT_S = 20.0
 """A plain log shows a sign of life at least this often."""
@@ -89,6 +89,27 @@ def trial_figures(record: TrialRecord) -> str:
     return ", ".join(parts)
 
 
+class _Tally:
+    """How many of the planned trials are over; a repeated one counts once."""
+
+    def __init__(self, total: int = 0, done: int = 0) -> None:
+        self.total = total
+        self._before = done
+        self._over: set[str] = set()
+
+    @property
+    def done(self) -> int:
+        return self._before + len(self._over)
+
+    def number(self, trial_id: str) -> int:
+        """The place of a trial that is starting, from 1."""
+        return self._before + len(self._over | {planned_id(trial_id)})
+
+    def add(self, trial_id: str) -> None:
+        """A trial is over."""
+        self._over.add(planned_id(trial_id))
+
+
 class PlainProgress:
     """One line a happening, with the time of day: for logs, pipes and CI."""
 
@@ -96,7 +117,7 @@ class PlainProgress:
         self._console = console
         self._last_s = 0.0
         self._trial = ""
-        self._total = self._done = 0
+        self._tally = _Tally()
 
     def _line(self, text: str) -> None:
         self._last_s = time.monotonic()
@@ -118,13 +139,14 @@ class PlainProgress:
 
     def trials(self, total: int, done: int, estimate_ns: int) -> None:
         """Print how many trials there are."""
-        self._total, self._done = total, done
+        self._tally = _Tally(total, done)
         self._line(f"{total - done} trials to run, about {format_seconds(estimate_ns / 1e9)}")
 
     def trial_started(self, trial_id: str, node_id: str) -> None:
         """Print that a trial began."""
         self._trial = trial_id
-        self._line(f"[{self._done + 1}/{self._total}] {trial_id} on {node_id}")
+        place = f"[{self._tally.number(trial_id)}/{self._tally.total}]"
+        self._line(f"{place} {trial_id} on {node_id}")
 
     def snapshot(self, snapshot: Mapping[str, Any]) -> None:
         """Print a sign of life now and then in a long phase."""
@@ -133,7 +155,7 @@ class PlainProgress:
 
     def trial_finished(self, record: TrialRecord) -> None:
         """Print what the trial showed, and every reason for doubt."""
-        self._done += 1
+        self._tally.add(record.trial_id)
         self._line(f"    {'valid' if record.valid else 'INVALID'}: {trial_figures(record)}")
         for finding in record.findings:
             if finding.level != "note":
@@ -164,7 +186,7 @@ class TerminalProgress:
         self._console = console
         self._spinner = Spinner("dots", style="cyan")
         self._step: str | None = None
-        self._total = self._done = 0
+        self._tally = _Tally()
         self._trial = self._node = ""
         self._snapshot: Mapping[str, Any] = {}
         self._ends_s = 0.0
@@ -200,7 +222,7 @@ class TerminalProgress:
     def trials(self, total: int, done: int, estimate_ns: int) -> None:
         """Show the bar."""
         self._step = None
-        self._total, self._done = total, done
+        self._tally = _Tally(total, done)
         self.left_ns(estimate_ns)
 
     def trial_started(self, trial_id: str, node_id: str) -> None:
@@ -213,7 +235,9 @@ class TerminalProgress:
 
     def trial_finished(self, record: TrialRecord) -> None:
         """Scroll a finished trial up, with its reasons for doubt."""
-        self._done += 1
+        self._tally.add(record.trial_id)
+        if self._tally.done >= self._tally.total:
+            self._trial = ""
         mark = "[green]✓[/]" if record.valid else "[red]✗[/]"
         self._console.print(
             f"{mark} {escape(record.trial_id):<34} [dim]{escape(trial_figures(record))}[/]",
@@ -232,16 +256,16 @@ class TerminalProgress:
         if self._step is not None:
             self._spinner.update(text=Text(f" {self._step}", style="cyan"))
             return self._spinner
-        if not self._total or self._done >= self._total:
+        if not self._trial:
             return Text("")
         return Group(self._overall(), self._running())
 
     def _overall(self) -> RenderableType:
-        left_s = max(0.0, self._ends_s - time.monotonic())
+        tally, left_s = self._tally, max(0.0, self._ends_s - time.monotonic())
         grid = Table.grid(padding=(0, 1))
         grid.add_row(
-            Text(f"trial {self._done + 1} of {self._total}", style="bold"),
-            ProgressBar(total=self._total, completed=self._done, width=32),
+            Text(f"trial {tally.number(self._trial)} of {tally.total}", style="bold"),
+            ProgressBar(total=tally.total, completed=tally.done, width=32),
             Text(f"about {format_seconds(left_s)} left"),
         )
         return grid

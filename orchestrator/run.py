@@ -35,8 +35,9 @@ from orchestrator.progress import Progress, show_progress
 from results.archive import Archive
 from results.collector_process import CollectorProcess
 from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete, UserError
-from results.record import TrialRecord
+from results.record import TrialRecord, planned_id
 from results.schema import SCHEMA_VERSION
+from results.validity import spoiled_by_node
 from workers.affinity import pin_process, split_cores
 from workers.spec import NodeSettings
 
@@ -47,6 +48,9 @@ FREE_SPACE_BYTES = 64 * 2**20
 POLL_S = 0.25
 TEMP_ROOT_CHARACTERS_MAX = 24
 """Ray's sockets lie below it: `/heapgate-1a2b-abcdefgh/ray/session_<date and pid>/sockets/…`."""
+
+SPOILED_REPETITIONS_MAX = 3
+"""After so many repetitions in vain the node is taken for what it is."""
 
 READY_FAILURES_MAX = 2
 """A configuration that does not become ready this often in a row is not tried again."""
@@ -89,6 +93,8 @@ class Run:
     document: dict[str, Any]
     stop: threading.Event = field(default_factory=threading.Event)
     not_ready: Counter[str] = field(default_factory=Counter)
+    attempts: Counter[str] = field(default_factory=Counter)
+    spoiled_repetitions: int = 0
     durations_s: list[float] = field(default_factory=list)
 
 
@@ -299,33 +305,50 @@ def remaining(plan: Plan, records: list[TrialRecord]) -> list[PlannedTrial]:
     return [trial for trial in plan.trials if trial.trial_id not in valid]
 
 
-def planned_id(trial_id: str) -> str:
-    """The planned trial that an attempt belongs to: `b01-1-default-steady~2` is its second."""
-    return trial_id.partition("~")[0]
-
-
 def _run_trials(run: Run, node: Node, binaries: Binaries, progress: Progress) -> None:
-    records = run.archive.records(run.run_id)
-    attempts = Counter(planned_id(name) for name in run.archive.trial_names(run.run_id))
-    queue = remaining(run.plan, records)
+    queue = remaining(run.plan, run.archive.records(run.run_id))
+    run.attempts.update(planned_id(name) for name in run.archive.trial_names(run.run_id))
     total = len(run.plan.trials)
     progress.trials(total, total - len(queue), run.plan.trial_estimate_ns * len(queue))
     for index, planned in enumerate(queue):
         if run.not_ready[planned.configuration] >= READY_FAILURES_MAX:
             continue
-        _check_stop(run)
-        _check_space(run)
-        attempt = attempts[planned.trial_id] + 1
-        spec = trial_spec(
-            run.matrix, planned, binaries.of(planned.configuration), run.run_id, attempt
-        )
-        progress.trial_started(spec.trial_id, node.node_id)
-        began_s = time.monotonic()
-        record = _run_trial(run, node, spec, progress)
-        run.durations_s.append(time.monotonic() - began_s)
-        progress.trial_finished(record)
+        record = _run_planned(run, node, binaries, planned, progress)
         progress.left_ns(_left_ns(run, len(queue) - index - 1))
         _note_readiness(run, record, progress)
+
+
+def _run_planned(
+    run: Run, node: Node, binaries: Binaries, planned: PlannedTrial, progress: Progress
+) -> TrialRecord:
+    """A planned trial, and once more when the node spoiled it.
+
+    What the service itself does wrong is a result and is not repeated; nor is a trial on a node
+    that has spoiled repetitions too.
+    """
+    record = _attempt(run, node, binaries, planned, progress)
+    if not spoiled_by_node(record) or run.spoiled_repetitions >= SPOILED_REPETITIONS_MAX:
+        return record
+    progress.warn(f"{record.trial_id} was spoiled by the node, not by the service: once more")
+    record = _attempt(run, node, binaries, planned, progress)
+    run.spoiled_repetitions += spoiled_by_node(record)
+    return record
+
+
+def _attempt(
+    run: Run, node: Node, binaries: Binaries, planned: PlannedTrial, progress: Progress
+) -> TrialRecord:
+    _check_stop(run)
+    _check_space(run)
+    run.attempts[planned.trial_id] += 1
+    binary, attempt = binaries.of(planned.configuration), run.attempts[planned.trial_id]
+    spec = trial_spec(run.matrix, planned, binary, run.run_id, attempt)
+    progress.trial_started(spec.trial_id, node.node_id)
+    began_s = time.monotonic()
+    record = _run_trial(run, node, spec, progress)
+    run.durations_s.append(time.monotonic() - began_s)
+    progress.trial_finished(record)
+    return record
 
 
 def _left_ns(run: Run, trials: int) -> int:

@@ -2,7 +2,8 @@
 
 A trial is one observation; comparison is within blocks. Only valid trials are compared; the others
 are listed with their reasons. The verdict words are: better, worse, no difference shown,
-equivalent (±margin), invalid (why), and `needs N blocks` where no test could decide.
+equivalent (±margin), invalid (why); beside them `needs N blocks` where no test could decide and
+`n/a (why)` where no trial has the figure.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Measurement:
     workload: str
     configuration: str
     metric: str
-    value: float
+    value: float | None
+    """None: the trial can't tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class _Pairs:
     table: tuple[str, str, str]
     metric: Metric
     values: list[tuple[float, float]]
+    measured: bool
+    """Whether any trial has the metric."""
 
     @property
     def relative(self) -> bool:
@@ -172,7 +176,9 @@ def _cells(measurements: Iterable[Measurement]) -> Cells:
     for m in measurements:
         configurations = cells.setdefault((m.node_class, m.workload), {})
         metrics = configurations.setdefault(m.configuration, {})
-        metrics.setdefault(m.metric, {})[m.block] = m.value
+        values = metrics.setdefault(m.metric, {})
+        if m.value is not None:
+            values[m.block] = m.value
     return cells
 
 
@@ -184,11 +190,13 @@ def _paired(cells: Cells, baseline: str) -> Iterable[_Pairs]:
                 continue
             for metric in METRICS.values():
                 ours, theirs = base.get(metric.name, {}), metrics.get(metric.name, {})
-                if not ours and not theirs:
+                if metric.name not in base and metric.name not in metrics:
                     continue
                 blocks = sorted(ours.keys() & theirs.keys())
                 values = [(ours[block], theirs[block]) for block in blocks]
-                yield _Pairs((node_class, workload, candidate), metric, values)
+                yield _Pairs(
+                    (node_class, workload, candidate), metric, values, bool(ours or theirs)
+                )
 
 
 def _adjusted(
@@ -225,7 +233,7 @@ def _row(
         p_adjusted=p_adjusted,
         pairs=len(pair.values),
         primary=primary,
-        verdict="invalid (no valid pair)",
+        verdict=_without_pairs(pair),
     )
     if shift is None:
         return row
@@ -237,6 +245,13 @@ def _row(
         # As many as there were did not show it.
         more = max(more, shift.pairs + 1) if more else None
     return replace(row, verdict=verdict, more_blocks=more)
+
+
+def _without_pairs(pair: _Pairs) -> str:
+    """Nothing to compare: no trial has it, or only one side."""
+    if pair.measured or not pair.metric.absent:
+        return "invalid (no valid pair)"
+    return f"n/a ({pair.metric.absent})"
 
 
 def _change(shift: Interval, *, relative: bool) -> Interval:

@@ -142,7 +142,6 @@ class Database:
                 value=row["value"],
             )
             for row in table.to_pylist()
-            if row["value"] is not None
         ]
 
     def comparison(self) -> Comparison:

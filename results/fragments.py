@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 
 from results.archive import PARTIAL, Archive, RunEntry
-from results.record import TrialRecord
+from results.record import TrialRecord, planned_id
 from results.schema import TABLES, TableSchema
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
@@ -163,11 +163,6 @@ def counted_trials(records: Iterable[TrialRecord]) -> set[tuple[str, str]]:
         if record.valid and (key not in last or last[key].attempt < record.attempt):
             last[key] = record
     return {(record.run_id, record.trial_id) for record in last.values()}
-
-
-def planned_id(trial_id: str) -> str:
-    """The planned trial of an attempt: `b01-1-default-steady~2` is its second."""
-    return trial_id.partition("~")[0]
 
 
 def row_schema(table: TableSchema) -> pa.Schema:

@@ -22,6 +22,8 @@ class Metric:
     direction: Direction
     group: Group
     meaning: str
+    absent: str = ""
+    """Why no trial may have it."""
 
 
 _ALL: Final = (
@@ -32,18 +34,22 @@ _ALL: Final = (
     Metric(
         "peak_rss", "peak RSS", "bytes", "lower", "memory",
         "the kernel's own peak of resident memory in measure (VmHWM), main process",
+        "no peak of a phase",
     ),
     Metric(
         "peak_cgroup", "peak cgroup usage", "bytes", "lower", "memory",
         "the kernel's own peak of what a container limit counts, in measure",
+        "no cgroup",
     ),
     Metric(
         "gc_cpu_share", "GC CPU", "fraction", "lower", "price",
         "CPU time of collections (stops, assists, dedicated workers) per CPU time of the service",
+        "no GC trace",
     ),
     Metric(
         "gc_cycles", "GC cycles", "", "none", "price",
         "garbage collections in measure",
+        "no GC trace",
     ),
     Metric(
         "cpu_cores", "CPU used", "cores", "lower", "price",
@@ -57,10 +63,14 @@ _ALL: Final = (
         "service_p50", "service time p50", "ns", "lower", "price",
         "from the real start of a request to its last byte",
     ),
-    Metric("latency_p99", "latency p99", "ns", "lower", "price", "as latency p50"),
-    Metric("service_p99", "service time p99", "ns", "lower", "price", "as service time p50"),
-    Metric("latency_p999", "latency p99.9", "ns", "lower", "price", "as latency p50"),
-    Metric("service_p999", "service time p99.9", "ns", "lower", "price", "as service time p50"),
+    Metric("latency_p99", "latency p99", "ns", "lower", "price", "as latency p50",
+        "< 1k requests"),
+    Metric("service_p99", "service time p99", "ns", "lower", "price", "as service time p50",
+        "< 1k requests"),
+    Metric("latency_p999", "latency p99.9", "ns", "lower", "price", "as latency p50",
+        "< 10k requests"),
+    Metric("service_p999", "service time p99.9", "ns", "lower", "price", "as service time p50",
+        "< 10k requests"),
     Metric(
         "throughput", "throughput", "/s", "higher", "load",
         "successful requests per second of measure",

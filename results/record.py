@@ -41,11 +41,15 @@ class PhaseSpan:
 
 @dataclass(frozen=True, slots=True)
 class PhasePeak:
-    """The kernel's own high-water marks for one phase; null where there is none."""
+    """The kernel's own high-water marks for one phase; null where there is none.
+
+    `rss_bytes` is the main process's, `sampled_rss_bytes` the largest sample of the whole tree.
+    """
 
     phase: str
     rss_bytes: int | None
     cgroup_bytes: int | None
+    sampled_rss_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +99,11 @@ class LoadRecord:
     cpu_share: float
     in_flight_max_reached: bool
     locust_version: str
+
+
+def planned_id(trial_id: str) -> str:
+    """The planned trial of an attempt: `b01-1-default-steady~2` is its second."""
+    return trial_id.partition("~")[0]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from results.record import ExitRecord, Finding, Level, LoadRecord, TrialRecord
+from results.record import ExitRecord, Finding, LoadRecord, TrialRecord
 
 CODES: Final = {
     "interrupted": "the run was stopped while the trial ran",
@@ -24,9 +24,12 @@ CODES: Final = {
     "leaked_processes": "processes of the service were still there after it ended",
     "limit_not_enforced": "a limit that was asked for is not in force",
     "samples_missing": "memory samples are missing",
+    "peak_between_samples": "the kernel's peak is well above what the samples saw",
+    "peak_of_one_process": "the process tree held more than the main process's peak",
     "gc_trace_missing": "the Go runtime did not report its collections",
     "no_load": "the load generator gave no account of itself",
     "generator_saturated": "the load generator could not keep its schedule",
+    "generator_late": "the load generator sent later than the schedule said, by its own fault",
     "service_saturated": "arrivals had to wait because too many requests were unanswered",
     "requests_unrecorded": "requests were made that are not rows",
     "no_success": "no request succeeded",
@@ -39,6 +42,11 @@ CODES: Final = {
     "scenario_errors": "the scenario's own code failed",
 }
 
+NODE_FAULTS: Final = frozenset(
+    {"generator_late", "no_load", "requests_unrecorded", "rows_lost", "samples_missing"}
+)
+"""What makes a trial invalid without being the service's doing: repeating it may help."""
+
 SAMPLES_SHARE_MIN = 0.9
 SENT_SHARE_MIN = 0.99
 LAG_P99_WARN_NS = 10_000_000
@@ -49,6 +57,13 @@ STEAL_SHARE_WARN = 0.02
 FOREIGN_SHARE_WARN = 0.05
 REQUESTS_FOR_P99 = 1_000
 LAST_LINES = 5
+PEAKS_DIFFER = 0.05
+
+
+def spoiled_by_node(record: TrialRecord) -> bool:
+    """Whether a trial is invalid for no other reason than what happened around the service."""
+    reasons = {f.code for f in record.findings if f.level == "invalid"}
+    return bool(reasons) and reasons <= NODE_FAULTS
 
 
 class Usage(Protocol):
@@ -71,6 +86,11 @@ def interrupted(text: str) -> Finding:
 def not_run(text: str) -> Finding:
     """Something was wrong before the service could be measured."""
     return Finding("not_run", "invalid", text)
+
+
+def no_load(text: str) -> Finding:
+    """The load generator ended too early, or gave no account of itself."""
+    return Finding("no_load", "invalid", text)
 
 
 def service_failed(
@@ -105,9 +125,10 @@ def judge(
     if measured and record.load:
         found += _load(record, record.load, row_counts)
     elif measured:
-        found.append(Finding("no_load", "invalid", CODES["no_load"]))
+        found.append(no_load(CODES["no_load"]))
     if measured:
         found += _sampling(record, row_counts)
+        found += _peaks(record)
         found += _settings(record)
         found += _node(record, noise)
     return found
@@ -176,9 +197,13 @@ def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
         yield Finding("generator_saturated", "invalid", text, remedy)
     lag_ns = load.lag_p99_ns or 0
     if lag_ns > LAG_P99_WARN_NS:
-        level: Level = "invalid" if lag_ns > LAG_P99_MAX_NS else "warning"
-        text = f"generator saturated: {at_least}; it sent {lag_ns / 1e6:.0f} ms late (p99)"
-        yield Finding("generator_saturated", level, text, remedy)
+        late = f"the generator itself sent {lag_ns / 1e6:.0f} ms late (p99)"
+        if lag_ns > LAG_P99_MAX_NS:
+            text = f"generator saturated: {at_least}; {late}"
+            yield Finding("generator_late", "invalid", text, remedy)
+        else:
+            text = f"{late}: that much of the latencies is not the service's"
+            yield Finding("generator_late", "warning", text, remedy)
 
 
 def _measure_s(record: TrialRecord) -> float:
@@ -197,6 +222,22 @@ def _sampling(record: TrialRecord, rows: dict[str, int]) -> Iterator[Finding]:
     if record.spec.get("gc_trace") and _service(record).get("go_runtime") and not rows.get("gc"):
         text = "the Go runtime reported no collection: GC figures are missing"
         yield Finding("gc_trace_missing", "warning", text)
+
+
+def _peaks(record: TrialRecord) -> Iterator[Finding]:
+    """The kernel's peak against the largest sample, which is a lower bound only."""
+    peak = next((p for p in record.peaks if p.phase == "measure"), None)
+    if peak is None or not peak.rss_bytes or not peak.sampled_rss_bytes:
+        return
+    seen = peak.sampled_rss_bytes / peak.rss_bytes
+    if seen > 1 + PEAKS_DIFFER:
+        text = f"peak RSS is of the main process alone; its process tree held {seen - 1:.0%} more"
+        yield Finding("peak_of_one_process", "warning", text, "compare peak cgroup usage instead")
+    elif seen < 1 - PEAKS_DIFFER:
+        text = f"samples saw a peak {1 - seen:.0%} below the kernel's: it lay between two of them"
+        yield Finding(
+            "peak_between_samples", "note", text, "a faster sampling rate shows its shape"
+        )
 
 
 def _service(record: TrialRecord) -> dict[str, Any]:

@@ -47,6 +47,10 @@ LEAD_NS = 20_000_000
 """From the order to start the load to its agreed first instant."""
 
 
+class LoadLost(HeapgateError):
+    """The load generator ended before the load did."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeContext:
     """What a trial needs to know of the node it runs on."""
@@ -102,6 +106,8 @@ class Trial:
             self._cool_down()
         except ServiceFailed as error:
             self._service_failed(error)
+        except LoadLost as error:
+            self._findings.append(validity.no_load(str(error)))
         except Interrupted as error:
             self._findings.append(validity.interrupted(str(error)))
         except HeapgateError as error:
@@ -292,6 +298,8 @@ class Trial:
                 raise Interrupted(f"stopped in phase {self._phase}")
             if self._service and self._service.exited:
                 raise ServiceFailed("died", f"the service ended in phase {self._phase}")
+            if self._generator and self._generator.lost:
+                raise LoadLost(f"the load generator ended in phase {self._phase}")
             self._stop.wait(min(left_s, WATCH_INTERVAL_S))
 
     def _should_end(self) -> bool:

@@ -16,7 +16,7 @@
 -- p_adjusted | | the same, corrected (Holm) over all primary metrics of the run
 -- pairs | | blocks in which both have a counted trial
 -- is_primary | | whether the metric decides
--- verdict | | better, worse, no difference shown, equivalent (±margin), invalid, or needs N blocks
+-- verdict | | better, worse, no difference shown, equivalent (±margin), invalid, needs N blocks, or n/a
 create view comparison as
 select * from raw_comparison
 order by run_id, node_class, workload, configuration, is_primary desc, metric;

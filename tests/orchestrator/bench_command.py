@@ -91,7 +91,7 @@ class Workplace:
         for process in psutil.process_iter():
             try:
                 temp = tuple(f"/tmp/heapgate-{run_id[-4:]}-" for run_id in ids)
-                held = [os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+                held = [str(fd.readlink()) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
                 marked = process.environ().get("HEAPGATE_RUN") in ids
                 if marked or any(path.startswith(temp) for path in held):
                     found.append(f"process {process.pid} {' '.join(process.cmdline())[:120]}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archives import RUN_ID, write_archive
@@ -23,6 +25,7 @@ from results.compare import (
     comparison_rows,
 )
 from results.database import open_database
+from results.errors import UserError
 from results.record import Finding
 
 BASE = (100.0, 104.0, 98.0, 101.0, 99.0, 103.0, 97.0, 102.0)
@@ -186,6 +189,26 @@ def test_a_metric_that_one_side_lacks_is_invalid_and_not_left_out() -> None:
     assert table.blocks == 8
 
 
+def test_a_figure_that_no_trial_can_tell_says_why() -> None:
+    values = measured({"default": BASE, "optimised": BASE})
+    values += [replace(m, metric="latency_p999", value=None) for m in values]
+    (table,) = compare(values, DEFAULT)
+    row = next(row for row in table.rows if row.metric.name == "latency_p999")
+    assert (row.verdict, row.baseline, row.change) == ("n/a (< 10k requests)", None, None)
+
+
+def test_runs_of_different_services_or_baselines_are_not_compared(tmp_path: Path) -> None:
+    document: dict[str, Any] = {
+        "service": "cache",
+        "planned": [{"configuration": "default", "baseline": True}],
+    }
+    other_service = document | {"service": "shop"}
+    other_baseline = document | {"planned": [{"configuration": "old", "baseline": True}]}
+    for other, words in ((other_service, "services"), (other_baseline, "baselines")):
+        with pytest.raises(UserError, match=f"can't be compared: they have {words}"):
+            comparison_of(["r1", "r2"], [document, other], [], [])
+
+
 def test_runs_pair_within_their_own_blocks() -> None:
     first = measured({"default": BASE[:3], "optimised": [50.0] * 3}, run_id="r1")
     second = measured({"default": [10.0] * 3, "optimised": [5.0] * 3}, run_id="r2")
@@ -230,10 +253,7 @@ def test_nothing_to_compare_gives_no_table() -> None:
 
 def of_archive(folder: Path) -> Comparison:
     with open_database(folder) as database:
-        (run,) = database.runs
-        return comparison_of(
-            [run.run_id], [run.document], list(database.records), database.measurements(run.run_id)
-        )
+        return database.comparison()
 
 
 def row_of(table: Table, metric: str) -> Row:

@@ -10,7 +10,7 @@ import pytest
 from archives import write_archive
 
 from results.record import ExitRecord, Finding, LimitRecord, PhaseSpan, TrialRecord
-from results.validity import CODES, interrupted, judge, not_run, service_failed
+from results.validity import CODES, interrupted, judge, not_run, service_failed, spoiled_by_node
 
 MS_NS = 10**6
 SECOND_NS = 10**9
@@ -159,8 +159,8 @@ def test_a_service_that_ignores_sigterm_and_one_that_leaves_children(record: Tri
     [
         ({"not_sent": 12}, "generator_saturated", "invalid"),
         ({"cpu_share": 0.91}, "generator_saturated", "invalid"),
-        ({"lag_p99_ns": 11 * MS_NS}, "generator_saturated", "warning"),
-        ({"lag_p99_ns": 51 * MS_NS}, "generator_saturated", "invalid"),
+        ({"lag_p99_ns": 11 * MS_NS}, "generator_late", "warning"),
+        ({"lag_p99_ns": 51 * MS_NS}, "generator_late", "invalid"),
         ({"in_flight_max_reached": True}, "service_saturated", "warning"),
         ({"in_flight_max_reached": True, "not_sent": 12}, "service_saturated", "invalid"),
         ({"unrecorded": 1}, "requests_unrecorded", "warning"),
@@ -287,6 +287,33 @@ def test_settings_that_could_not_be_read_are_a_warning(record: TrialRecord) -> N
     finding = only(judged(record))
     assert (finding.code, finding.level) == ("settings_unread", "warning")
     assert "HTTP 404" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("sampled_share", "code", "level"),
+    [
+        (0.94, "peak_between_samples", "note"),
+        (1.06, "peak_of_one_process", "warning"),
+    ],
+)
+def test_samples_that_disagree_with_the_kernels_peak(
+    record: TrialRecord, sampled_share: float, code: str, level: str
+) -> None:
+    record.peaks = [
+        replace(p, sampled_rss_bytes=round((p.rss_bytes or 0) * sampled_share))
+        for p in record.peaks
+    ]
+    finding = only(judged(record))
+    assert (finding.code, finding.level) == (code, level)
+
+
+def test_only_what_the_node_did_is_worth_repeating(record: TrialRecord) -> None:
+    late = Finding("generator_late", "invalid", "60 ms late")
+    died = Finding("service_died", "invalid", "exit code 3")
+    assert not spoiled_by_node(record)
+    for findings, spoiled in (([late], True), ([died], False), ([late, died], False)):
+        assert spoiled_by_node(replace(record, findings=findings)) is spoiled
+    assert not spoiled_by_node(replace(record, findings=[replace(late, level="warning")]))
 
 
 @pytest.mark.parametrize(("steal_ms", "noisy"), [(200, False), (201, True)])

@@ -44,6 +44,7 @@ class Generator:
         self._changed = threading.Condition()
         self._said: dict[str, Any] = {}
         self._ended = False
+        self._went = False
         self._base_url = document["base_url"]
         specification = log_path.with_suffix(".json")
         specification.write_text(json.dumps(document), encoding="utf-8")
@@ -143,7 +144,13 @@ class Generator:
 
     def go(self, start_monotonic_ns: int) -> None:
         """Begin the load at an instant of the monotonic clock."""
+        self._went = True
         self._say(go=start_monotonic_ns)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it ended in the middle of the load, without an account."""
+        return self._went and self._ended and "done" not in self._said
 
     def live(self) -> Live | None:
         """What it told last; None before the load began."""

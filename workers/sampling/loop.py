@@ -67,6 +67,7 @@ class SampleLoop:
         # with the process and its group.
         self._peaks_phase = phase()
         self._rss_peak_is_phase = self._group_peak_is_phase = True
+        self._sampled_peak_bytes = 0
         self._failure: Exception | None = None
         self.latest: MemorySample | None = None
         self.gaps = 0
@@ -101,7 +102,9 @@ class SampleLoop:
                 previous,
                 rss if self._rss_peak_is_phase else None,
                 group.peak_bytes if group and self._group_peak_is_phase else None,
+                self._sampled_peak_bytes or None,
             )
+            self._sampled_peak_bytes = 0
             self._rss_peak_is_phase = self._sampler.reset_peak()
             self._group_peak_is_phase = self._limiter.reset_peak()
             self._peaks_phase = self._phase()
@@ -143,6 +146,8 @@ class SampleLoop:
             time_ns, phase = time.monotonic_ns(), self._phase()
             sample = self._sampler.sample()
             peaks_hold = phase == self._peaks_phase
+            if sample and peaks_hold:
+                self._sampled_peak_bytes = max(self._sampled_peak_bytes, sample.rss_bytes)
         if sample is None:
             return False
         row = (self._clock.utc_ns(time_ns), phase, *sample)
