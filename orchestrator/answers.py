@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from results.record import planned_id
 
 if TYPE_CHECKING:
     from orchestrator.matrix import Matrix
-    from orchestrator.plan import Plan
+    from orchestrator.plan import PlannedTrial
     from orchestrator.run import RunResult
     from results.archive import Archive, RunEntry
     from results.compare import Comparison
@@ -41,41 +43,47 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def print_plan(matrix: Matrix, plan: Plan, console: Console, *, as_json: bool) -> None:
-    """The trials in their order, and how long they will take."""
+def print_plan(matrix: Matrix, console: Console, *, as_json: bool) -> None:
+    """The trials in their order, and how long they will take; never all of them in memory."""
+    from orchestrator import plan
+
+    trials = plan.planned_trials(matrix)
     if as_json:
-        print_json(
-            {
-                "service": matrix.service.name,
-                "seed": matrix.seed,
-                "blocks": matrix.trials,
-                "estimate_ns": plan.estimate_ns,
-                "warnings": plan.warnings,
-                "trials": [trial.to_plain() for trial in plan.trials],
-            }
-        )
+        _print_plan_json(matrix, trials)
         return
     console.print(
-        f"[bold]{escape(matrix.service.name)}[/]: {plan_summary(matrix, plan)}", highlight=False
+        f"[bold]{escape(matrix.service.name)}[/]: {plan.plan_summary(matrix)}, about "
+        f"{format_seconds(plan.estimate_ns(matrix) / 1e9)} after building",
+        highlight=False,
     )
     table = _table("trial", "block", "configuration", "workload")
-    for trial in plan.trials[:PLAN_ROWS_MAX]:
+    for trial in itertools.islice(trials, PLAN_ROWS_MAX):
         name = escape(trial.configuration) + (" [dim](baseline)[/]" if trial.baseline else "")
         table.add_row(trial.trial_id, str(trial.block), name, trial.workload)
     console.print(table)
-    if len(plan.trials) > PLAN_ROWS_MAX:
-        console.print(f"… and {len(plan.trials) - PLAN_ROWS_MAX:,} more; --json lists them all")
-    for warning in plan.warnings:
+    left = plan.count_trials(matrix) - PLAN_ROWS_MAX
+    if left > 0:
+        console.print(f"… and {left:,} more; --json lists them all")
+    for warning in plan.plan_warnings(matrix)[:PLAN_ROWS_MAX]:
         console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
 
 
-def plan_summary(matrix: Matrix, plan: Plan) -> str:
-    """How many trials of what, and for how long, in one line."""
-    return (
-        f"{len(plan.trials):,} trials = {matrix.trials} blocks of {len(plan.configurations)} "
-        f"configurations ({', '.join(plan.configurations)}), about "
-        f"{format_seconds(plan.estimate_ns / 1e9)} after building"
-    )
+def _print_plan_json(matrix: Matrix, trials: Iterable[PlannedTrial]) -> None:
+    """One document, its trials one a line."""
+    from orchestrator import plan
+
+    document = {
+        "service": matrix.service.name,
+        "seed": matrix.seed,
+        "blocks": matrix.trials,
+        "estimate_ns": plan.estimate_ns(matrix),
+        "warnings": plan.plan_warnings(matrix),
+    }
+    sys.stdout.write(json.dumps(document, indent=1).removesuffix("\n}") + ',\n "trials": [')
+    for number, trial in enumerate(trials):
+        sys.stdout.write(",\n  " if number else "\n  ")
+        sys.stdout.write(json.dumps(trial.to_plain()))
+    sys.stdout.write("\n ]\n}\n")
 
 
 def print_run(result: RunResult, console: Console, *, as_json: bool) -> None:

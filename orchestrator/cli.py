@@ -6,6 +6,7 @@ Nothing heavy is imported at the top, so that `bench --help` answers at once.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +31,10 @@ app = typer.Typer(
 )
 
 
+PIPE_COLUMNS = 120
+"""A pipe has no width; this much keeps a row of a table on one line."""
+
+
 class TableFormat(StrEnum):
     """How `bench sql` prints its answer."""
 
@@ -48,15 +53,21 @@ RunName = Annotated[str, typer.Argument(help="A run's id, the beginning of one, 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a very large run.")]
 Trials = Annotated[
-    int | None, typer.Option(min=1, help="Number of blocks, instead of the matrix's own.")
+    int | None,
+    typer.Option(min=1, max=1_000_000, help="Number of blocks, instead of the matrix's own."),
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed, instead of the matrix's own.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="Seed, instead of the matrix's own.")
+]
 
 
 def _console(*, error: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=error)
+    console = Console(stderr=error)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_COLUMNS
+    return console
 
 
 def _print_json(document: Any) -> None:
@@ -127,9 +138,10 @@ def plan(
     Example: bench plan matrix.yaml
     """
     from orchestrator.answers import print_plan
-    from orchestrator.run import load_plan
+    from orchestrator.matrix import load_matrix
 
-    print_plan(*load_plan(matrix, trials=trials, seed=seed), _console(), as_json=as_json)
+    planned = load_matrix(matrix).with_overrides(trials=trials, seed=seed)
+    print_plan(planned, _console(), as_json=as_json)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ OVERHEAD_NS = 1_500_000_000
 """Deploy, start, ready, teardown and delivery of a small service, as measured."""
 
 SMALL_LIMIT_BYTES = 4 * 2**20
+NAMES_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,23 @@ def make_plan(matrix: Matrix) -> Plan:
 
     A block has one trial of each configuration under one workload, in random order, back to back.
     """
+    return Plan(
+        list(planned_trials(matrix)),
+        list(matrix.configurations),
+        plan_warnings(matrix),
+        estimate_ns(matrix),
+    )
+
+
+def planned_trials(matrix: Matrix) -> Iterator[PlannedTrial]:
+    """The trials one after the other, for those who need only the first of very many."""
     names, baseline = list(matrix.configurations), matrix.baseline
     width = len(str(matrix.trials))
-    trials: list[PlannedTrial] = []
     for block in range(1, matrix.trials + 1):
         for workload in matrix.workloads:
             order = random.Random(f"{matrix.seed}/{block}/{workload}").sample(names, len(names))
-            trials += [
-                PlannedTrial(
+            for position, name in enumerate(order, 1):
+                yield PlannedTrial(
                     f"b{block:0{width}d}-{position}-{name}-{workload}",
                     block,
                     position,
@@ -90,10 +100,22 @@ def make_plan(matrix: Matrix) -> Plan:
                     workload,
                     "linux",
                 )
-                for position, name in enumerate(order, 1)
-            ]
-    per_block_ns = sum(_trial_ns(workload) for workload in matrix.workloads.values()) * len(names)
-    return Plan(trials, names, list(_warnings(matrix)), per_block_ns * matrix.trials)
+
+
+def estimate_ns(matrix: Matrix) -> int:
+    """How long all trials take, without building."""
+    one_each_ns = sum(_trial_ns(workload) for workload in matrix.workloads.values())
+    return one_each_ns * len(matrix.configurations) * matrix.trials
+
+
+def plan_summary(matrix: Matrix) -> str:
+    """How many trials of what, in one line."""
+    names = list(matrix.configurations)
+    listed = ", ".join(names[:NAMES_MAX]) + (", …" if len(names) > NAMES_MAX else "")
+    return (
+        f"{count_trials(matrix):,} trials = {matrix.trials:,} blocks of {len(names):,} "
+        f"configurations ({listed})"
+    )
 
 
 def _trial_ns(workload: Workload) -> int:
@@ -109,7 +131,8 @@ def _phases(workload: Workload) -> PhasesSpec:
     )
 
 
-def _warnings(matrix: Matrix) -> list[str]:
+def plan_warnings(matrix: Matrix) -> list[str]:
+    """What is probably not meant, though it can be run."""
     found = []
     if matrix.trials < BLOCKS_MIN:
         found.append(

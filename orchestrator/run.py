@@ -30,8 +30,16 @@ from orchestrator.cluster import EmbeddedCluster, Node, NodeLost, quiet_standard
 from orchestrator.interrupt import stop_on_interrupt
 from orchestrator.leftovers import TEMP_PREFIX, Lease, abandon_run
 from orchestrator.matrix import Matrix, load_matrix
-from orchestrator.plan import Plan, PlannedTrial, count_trials, make_plan, trial_spec
-from orchestrator.progress import Progress, show_progress
+from orchestrator.plan import (
+    Plan,
+    PlannedTrial,
+    count_trials,
+    estimate_ns,
+    make_plan,
+    plan_summary,
+    trial_spec,
+)
+from orchestrator.progress import Progress, format_seconds, show_progress
 from results.archive import Archive
 from results.collector_process import CollectorProcess
 from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete, UserError
@@ -42,12 +50,16 @@ from workers.affinity import pin_process, split_cores
 from workers.spec import NodeSettings
 
 LARGE_RUN_TRIALS = 10_000
+TRIALS_MAX = 1_000_000
+"""More are years of measuring, and more than is held in memory."""
+
 FREE_SPACE_BYTES = 64 * 2**20
 """A trial is not begun with less than this free where the archive or the spool lies."""
 
 POLL_S = 0.25
-TEMP_ROOT_CHARACTERS_MAX = 24
-"""Ray's sockets lie below it: `/heapgate-1a2b-abcdefgh/ray/session_<date and pid>/sockets/…`."""
+TEMP_ROOT_CHARACTERS_MAX = 16
+"""The longest of Ray's sockets, 91 characters and a long pid below it, must fit into 107:
+`/heapgate-1a2b-abcdefgh/ray/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store`."""
 
 SPOILED_REPETITIONS_MAX = 3
 """After so many repetitions in vain the node is taken for what it is."""
@@ -98,22 +110,22 @@ class Run:
     durations_s: list[float] = field(default_factory=list)
 
 
-def load_plan(
-    matrix_path: Path, *, trials: int | None, seed: int | None, yes: bool = True
-) -> tuple[Matrix, Plan]:
-    """Read a matrix and order its trials. Raises MatrixError, or UserError when it is too large."""
-    matrix = load_matrix(matrix_path).with_overrides(trials=trials, seed=seed)
+def load_for_run(path: Path, *, trials: int | None, seed: int | None, yes: bool) -> Matrix:
+    """Read a matrix. Raises MatrixError, or UserError when it means too many trials."""
+    matrix = load_matrix(path).with_overrides(trials=trials, seed=seed)
     count = count_trials(matrix)
+    planned = f"{path}: {count:,} trials are planned, {format_seconds(estimate_ns(matrix) / 1e9)}"
     if count > LARGE_RUN_TRIALS and not yes:
-        raise UserError(
-            f"{matrix_path}: {count:,} trials are planned; is that meant? Then add --yes"
-        )
-    return matrix, make_plan(matrix)
+        raise UserError(f"{planned}; is that meant? Then add --yes")
+    if count > TRIALS_MAX:
+        raise UserError(f"{planned}; a run has {TRIALS_MAX:,} at most: make several of it")
+    return matrix
 
 
 def start_run(matrix_path: Path, options: RunOptions, console: Console) -> RunResult:
     """Run a matrix from the beginning. Raises UserError for what is wrong before it starts."""
-    matrix, plan = load_plan(matrix_path, trials=options.trials, seed=options.seed, yes=options.yes)
+    matrix = load_for_run(matrix_path, trials=options.trials, seed=options.seed, yes=options.yes)
+    plan = make_plan(matrix)
     archive = Archive.create(options.archive)
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     document = _document(run_id, matrix_path, matrix, plan)
@@ -216,6 +228,10 @@ def _abandon(run: Run, workplace: Path) -> None:
 
 
 def _prepare_and_measure(run: Run, workplace: Path, progress: Progress) -> None:
+    progress.done(
+        f"{run.matrix.service.name}: {plan_summary(run.matrix)}, about "
+        f"{format_seconds(run.plan.estimate_ns / 1e9)} after building"
+    )
     for warning in run.plan.warnings:
         progress.warn(warning)
     binaries = prepare_binaries(run.matrix, progress)
