@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from results.errors import UserError
 from results.metrics import METRICS, Metric
-from results.record import TrialRecord
+from results.record import TrialRecord, planned_id
 from results.statistics import (
     Interval,
     PairedShift,
@@ -361,10 +361,12 @@ def _described(record: TrialRecord) -> str:
 
 
 def _invalid(records: Sequence[TrialRecord]) -> Iterable[tuple[str, str]]:
+    repeated = {(r.run_id, planned_id(r.trial_id)) for r in records if r.valid}
     for record in records:
         if not record.valid:
-            reasons = [f.text for f in record.findings if f.level == "invalid"]
-            yield record.trial_id, "; ".join(reasons)
+            reasons = "; ".join(f.text for f in record.findings if f.level == "invalid")
+            counts = (record.run_id, planned_id(record.trial_id)) in repeated
+            yield record.trial_id, f"{reasons} (its repetition counts)" if counts else reasons
 
 
 def _warnings(records: Sequence[TrialRecord]) -> Iterable[str]:

@@ -93,6 +93,11 @@ def no_load(text: str) -> Finding:
     return Finding("no_load", "invalid", text)
 
 
+def scenario_failed(text: str) -> Finding:
+    """The scenario's own code raised while the load ran."""
+    return Finding("scenario_errors", "warning", f"in the scenario {text}", "mend the scenario")
+
+
 def service_failed(
     cause: str, text: str, exit_record: ExitRecord | None, last_lines: Sequence[str]
 ) -> Finding:
