@@ -240,6 +240,6 @@ def _arrivals(arrivals: Arrivals) -> ArrivalsSpec:
 
 
 def scenarios(matrix: Matrix) -> Mapping[str, LoadSpec]:
-    """One load of each workload, for trying whether its scenario can be imported."""
-    first = {name: PlannedTrial("", 1, 1, "", False, name, "linux") for name in matrix.workloads}
-    return {name: _load(matrix, planned) for name, planned in first.items()}
+    """A load of each scenario, by its path, for trying whether it can be imported."""
+    trials = [PlannedTrial("", 1, 1, "", False, name, "linux") for name in matrix.workloads]
+    return {load.scenario: load for load in (_load(matrix, trial) for trial in trials)}

@@ -19,7 +19,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from results.record import TrialRecord, planned_id
+from results.record import Finding, TrialRecord, planned_id
 
 HEARTBEAT_S = 20.0
 """A plain log shows a sign of life at least this often."""
@@ -159,10 +159,15 @@ class PlainProgress:
         self._line(f"    {'valid' if record.valid else 'INVALID'}: {trial_figures(record)}")
         for finding in record.findings:
             if finding.level != "note":
-                self._line(f"    {finding.level}: {finding.text}")
+                self._line(f"    {finding.level}: {finding_text(finding)}")
 
     def left_ns(self, left_ns: int) -> None:
         """Print nothing: a log needs no countdown."""
+
+
+def finding_text(finding: Finding) -> str:
+    """A reason for doubt and what to do about it, in one line."""
+    return finding.text + (f" → {finding.remedy}" if finding.remedy else "")
 
 
 def describe_snapshot(snapshot: Mapping[str, Any]) -> str:
@@ -246,7 +251,8 @@ class TerminalProgress:
         for finding in record.findings:
             if finding.level != "note":
                 colour = "red" if finding.level == "invalid" else "yellow"
-                self._console.print(f"    [{colour}]{escape(finding.text)}[/]", highlight=False)
+                text = escape(finding_text(finding))
+                self._console.print(f"    [{colour}]{text}[/]", highlight=False)
 
     def left_ns(self, left_ns: int) -> None:
         """Correct the countdown."""

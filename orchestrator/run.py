@@ -37,6 +37,7 @@ from orchestrator.plan import (
     estimate_ns,
     make_plan,
     plan_summary,
+    scenarios,
     trial_spec,
 )
 from orchestrator.progress import Progress, format_seconds, show_progress
@@ -47,6 +48,7 @@ from results.record import TrialRecord, planned_id
 from results.schema import SCHEMA_VERSION
 from results.validity import spoiled_by_node
 from workers.affinity import pin_process, split_cores
+from workers.load.process import check_scenario
 from workers.spec import NodeSettings
 
 LARGE_RUN_TRIALS = 10_000
@@ -130,7 +132,14 @@ def start_run(matrix_path: Path, options: RunOptions, console: Console) -> RunRe
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     document = _document(run_id, matrix_path, matrix, plan)
     folder = archive.create_run(run_id, document, matrix_path)
-    return _execute(Run(run_id, matrix, plan, archive, folder, document), console)
+    try:
+        result = _execute(Run(run_id, matrix, plan, archive, folder, document), console)
+        if isinstance(result.error, UserError) and not archive.trial_names(run_id):
+            raise result.error
+    except HeapgateError:
+        shutil.rmtree(folder)  # it never began: what is `latest` stays so
+        raise
+    return result
 
 
 def resume_run(archive_path: Path, name: str, console: Console) -> RunResult:
@@ -202,15 +211,23 @@ def _missing(run: Run) -> RunIncomplete | None:
 def _workplace(run: Run) -> Iterator[Path]:
     """The run's temporary folder and its lease; both are gone afterwards."""
     prefix = f"{TEMP_PREFIX}{run.run_id.rpartition('-')[2]}-"
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_temp_root()))
-    # The unprivileged service must be able to reach its own folder below this one.
-    folder.chmod(0o711)
-    lease = Lease.take(run_id=run.run_id, run_dir=run.folder, temp_dir=folder)
     try:
-        yield folder
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_temp_root()))
+    except OSError as error:
+        raise EnvironmentLacks(
+            f"no temporary folder can be made in {_temp_root()}: {error.strerror}; make room, or "
+            "set TMPDIR to a folder elsewhere"
+        ) from error
+    try:
+        # The unprivileged service must be able to reach its own folder below this one.
+        folder.chmod(0o711)
+        lease = Lease.take(run_id=run.run_id, run_dir=run.folder, temp_dir=folder)
+        try:
+            yield folder
+        finally:
+            lease.release()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        lease.release()
 
 
 def _temp_root() -> Path:
@@ -234,11 +251,18 @@ def _prepare_and_measure(run: Run, workplace: Path, progress: Progress) -> None:
     )
     for warning in run.plan.warnings:
         progress.warn(warning)
+    _check_scenarios(run.matrix, workplace)
     binaries = prepare_binaries(run.matrix, progress)
     _check_same_binaries(run, binaries)
     _check_stop(run)
     with _measuring_node(run, workplace, binaries, progress) as node:
         _run_trials(run, node, binaries, progress)
+
+
+def _check_scenarios(matrix: Matrix, workplace: Path) -> None:
+    """Import each scenario once, so that a broken one is told before anything is measured."""
+    for load in scenarios(matrix).values():
+        check_scenario(load, workplace)
 
 
 def _check_same_binaries(run: Run, binaries: Binaries) -> None:

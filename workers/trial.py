@@ -213,9 +213,14 @@ class Trial:
         """Let answers that are still on their way come in; then take the generator's account."""
         if self._generator is None or self._load is not None:
             return
-        self._load, events = self._generator.wait_done(self._should_end)
+        self._take_account(*self._generator.wait_done(self._should_end))
+
+    def _take_account(self, load: LoadRecord | None, events: list[dict[str, list[Any]]]) -> None:
+        self._load = load
         for event in events:
             self._events.append(event)
+            if event["kind"][0] in ("task_failed", "listener_failed"):
+                self._findings.append(validity.scenario_failed(event["message"][0]))
 
     def _cool_down(self) -> None:
         self._watch_until(time.monotonic_ns() + self.spec.phases.cooldown_ns)
@@ -243,9 +248,7 @@ class Trial:
         if self._generator is None:
             return
         if self._load is None:
-            self._load, events = self._generator.stop()
-            for event in events:
-                self._events.append(event)
+            self._take_account(*self._generator.stop())
         self._generator.close()
 
     def _stop_service(self) -> ExitRecord | None:

@@ -430,7 +430,7 @@ def test_a_broken_scenario_is_told_by_its_own_line(tmp_path, scenario, want_word
     path = tmp_path / "broken.py"
     path.write_text(scenario)
     with pytest.raises(UserError) as caught:
-        check_scenario(closed_loop(path))
+        check_scenario(closed_loop(path), tmp_path)
     assert "broken.py" in str(caught.value)
     assert want_words in str(caught.value)
     assert "Traceback" not in str(caught.value)
@@ -440,7 +440,7 @@ def test_a_broken_scenario_is_told_by_its_own_line(tmp_path, scenario, want_word
 def test_a_good_scenario_passes_the_check_without_a_server(tmp_path) -> None:
     path = tmp_path / "good.py"
     path.write_text(visitor())
-    check_scenario(closed_loop(path))
+    check_scenario(closed_loop(path), tmp_path)
     assert not psutil.Process().children(recursive=True)
 
 

@@ -83,7 +83,7 @@ class RecordingHook(EventHook):
         self._recorder = recorder
         self._clock = clock
         self.unrecorded = 0
-        self.failures: Counter[str] = Counter()
+        self.failures: Counter[tuple[str, str]] = Counter()
 
     def fire(self, *, reverse: bool = False, **request: Any) -> None:
         """Record the request, then tell every listener."""
@@ -91,7 +91,8 @@ class RecordingHook(EventHook):
             self._record(request)
         except Exception as error:
             self.unrecorded += 1
-            self.failures[f"a request could not be recorded: {error_text(error)}"] += 1
+            text = f"a request could not be recorded: {error_text(error)}"
+            self.failures["unrecorded", text] += 1
         for listener in list(self._handlers):
             try:
                 listener(**request)
@@ -99,7 +100,8 @@ class RecordingHook(EventHook):
                 raise
             except Exception as error:
                 name = getattr(listener, "__qualname__", repr(listener))
-                self.failures[f"listener {name} raised {_described(error)}"] += 1
+                text = f"listener {name} raised {_described(error)}"
+                self.failures["listener_failed", text] += 1
 
     def _record(self, request: dict[str, Any]) -> None:
         service_ns = round((request.get("response_time") or 0.0) * 1e6)
@@ -302,7 +304,7 @@ class Generator:
 
     def events(self) -> list[Event]:
         """What went wrong besides requests, as rows of the events table."""
-        found = [("listener_failed", text, count) for text, count in self.hook.failures.items()]
+        found = [(kind, text, count) for (kind, text), count in self.hook.failures.items()]
         found += [("task_failed", text, count) for text, count in self._task_errors.items()]
         if self.gate and self.gate.backlog_max:
             text = "arrivals had to wait for a free user: all in_flight_max were busy"

@@ -46,6 +46,7 @@ class Generator:
         self._ended = False
         self._went = False
         self._base_url = document["base_url"]
+        self._scenario = Path(document["load"]["scenario"]).name
         specification = log_path.with_suffix(".json")
         specification.write_text(json.dumps(document), encoding="utf-8")
         with log_path.open("w", encoding="utf-8") as log:
@@ -126,11 +127,14 @@ class Generator:
     def wait_ready(self, *, timeout_s: float) -> None:
         """Wait until the scenario is imported.
 
-        Raises UserError with its place when the scenario raised, EnvironmentLacks when nothing
-        came in time.
+        Raises UserError with its place when the scenario raised, ended the process or hangs.
         """
         if not self._await("ready", timeout_s):
-            raise EnvironmentLacks(f"the load generator did not start: {self._last_words()}")
+            what = "ended" if self._ended else f"was not done after {timeout_s:g} s"
+            raise UserError(
+                f"scenario {self._scenario}: the process that imports it {what}; "
+                f"its last words: {self._last_words()}"
+            )
 
     def prepare(self, *, timeout_s: float) -> None:
         """Make the users of an open loop. Raises as `wait_ready` does."""
@@ -195,9 +199,9 @@ class Generator:
             self._process.stdout.close()
 
 
-def check_scenario(load: LoadSpec) -> None:
+def check_scenario(load: LoadSpec, scratch: Path) -> None:
     """Import a scenario in a generator and nothing more. Raises UserError with its place."""
-    with tempfile.TemporaryDirectory(prefix="heapgate-scenario-") as folder:
+    with tempfile.TemporaryDirectory(prefix="scenario-", dir=scratch) as folder:
         generator = Generator.start(
             load=load,
             base_url="http://127.0.0.1:9",
@@ -211,6 +215,6 @@ def check_scenario(load: LoadSpec) -> None:
             log_path=Path(folder) / "generator.log",
         )
         try:
-            generator.wait_ready(timeout_s=60.0)
+            generator.wait_ready(timeout_s=30.0)
         finally:
             generator.close()
