@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sys
@@ -109,7 +110,8 @@ def print_run(result: RunResult, console: Console, *, as_json: bool) -> None:
             soft_wrap=True,
         )
     if result.error:
-        sys.stderr.write(f"{result.error}\n")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"{result.error}\n")
 
 
 def _near(path: Path) -> str:

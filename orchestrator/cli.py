@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from results.errors import HeapgateError, UserError
+from results.errors import EnvironmentLacks, HeapgateError, ReaderGone, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,9 +62,9 @@ Seed = Annotated[
 
 
 def _console(*, error: bool = False) -> Console:
-    from rich.console import Console
+    from orchestrator.output import OutputConsole
 
-    console = Console(stderr=error)
+    console = OutputConsole(stderr=error)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_COLUMNS
     return console
@@ -215,7 +215,9 @@ def sql(
         TableFormat.table
     ),
     archive: ArchivePath = None,
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds it may take.")] = 300.0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.001, help="Seconds it may take.")
+    ] = 300.0,
 ) -> None:
     """Ask the archive anything: every request and every sample is a row.
 
@@ -300,11 +302,45 @@ def clean(
 
 def main() -> None:
     """Entry point: expected errors become one clear message and a documented exit code."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> str | int | None:
     try:
         app()
+    except SystemExit as end:
+        # Typer makes 1 of a pipe whose reader has gone; here 1 means a regression.
+        code = 0 if isinstance(end.__context__, BrokenPipeError) else end.code
+        return _flushed() or code
+    except ReaderGone:
+        return 0
     except HeapgateError as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(error.exit_code)
+        return _flushed() or error.exit_code
+    except OSError as error:
+        return _lacking(error)
+    return 0
+
+
+def _flushed() -> int:
+    """Write what is still held back; not 0 when that fails, though not for lack of a reader."""
+    try:
+        sys.stdout.flush()
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        _discard_output()
+    except OSError as error:
+        return _lacking(error)
+    return 0
+
+
+def _lacking(error: OSError) -> int:
+    """Something of this machine failed where nobody expected it: a full disk, as a rule."""
+    _discard_output()
+    sys.stderr.write(f"{error.filename or 'writing'}: {error.strerror or error}\n")
+    return EnvironmentLacks.exit_code
+
+
+def _discard_output() -> None:
+    from orchestrator.output import discard_output
+
+    discard_output()

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from results.errors import EnvironmentLacks
+from results.errors import EnvironmentLacks, Interrupted
 from workers.spec import NodeSettings, TrialSpec, to_plain
 
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -78,7 +78,7 @@ class EmbeddedCluster:
         _configure_environment(self._temp)
         import ray
 
-        # Ray takes over SIGTERM while it starts; how a run is stopped is not its business.
+        # Ray answers SIGTERM by SystemExit while it starts; stopping a run is not its business.
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             ray.init(
@@ -93,6 +93,9 @@ class EmbeddedCluster:
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(self._temp),
             )
+        except SystemExit as end:
+            self.stop()
+            raise Interrupted("stopped; go on with: bench resume") from end
         except Exception as error:
             self.stop()
             raise EnvironmentLacks(

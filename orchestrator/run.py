@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from rich.console import Console
 
 from orchestrator.binaries import Binaries, prepare_binaries
 from orchestrator.cluster import EmbeddedCluster, Node, NodeLost, quiet_standard_error
-from orchestrator.interrupt import stop_on_interrupt
+from orchestrator.interrupt import Stop, stop_on_interrupt
 from orchestrator.leftovers import TEMP_PREFIX, Lease, abandon_run
 from orchestrator.matrix import Matrix, load_matrix
 from orchestrator.plan import (
@@ -105,7 +104,7 @@ class Run:
     archive: Archive
     folder: Path
     document: dict[str, Any]
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = field(default_factory=Stop)
     not_ready: Counter[str] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
     spoiled_repetitions: int = 0
@@ -182,7 +181,8 @@ def _execute(run: Run, console: Console) -> RunResult:
         try:
             _prepare_and_measure(run, workplace, progress)
         except HeapgateError as caught:
-            error = caught
+            # An interrupt reaches compilers and downloads too: what they say then is no news.
+            error = _stopped(run) if run.stop.is_set() else caught
     error = error or _missing(run)
     run.document["status"] = _status(error)
     run.document["finished_ns"] = time.time_ns()
@@ -251,8 +251,9 @@ def _prepare_and_measure(run: Run, workplace: Path, progress: Progress) -> None:
     )
     for warning in run.plan.warnings:
         progress.warn(warning)
-    _check_scenarios(run.matrix, workplace)
-    binaries = prepare_binaries(run.matrix, progress)
+    with run.stop.breaks_off():
+        _check_scenarios(run.matrix, workplace)
+        binaries = prepare_binaries(run.matrix, progress)
     _check_same_binaries(run, binaries)
     _check_stop(run)
     with _measuring_node(run, workplace, binaries, progress) as node:
@@ -448,7 +449,11 @@ def _note_readiness(run: Run, record: TrialRecord, progress: Progress) -> None:
 
 def _check_stop(run: Run) -> None:
     if run.stop.is_set():
-        raise Interrupted(f"stopped; go on with: bench resume {run.run_id}")
+        raise _stopped(run)
+
+
+def _stopped(run: Run) -> Interrupted:
+    return Interrupted(f"stopped; go on with: bench resume {run.run_id}")
 
 
 def _check_space(run: Run) -> None:

@@ -6,6 +6,7 @@ HeapgateError
 ├── EnvironmentLacks     4    this machine lacks something; the text says what to do about it
 ├── ObjectiveFailed      1    an objective failed or a regression was found
 └── Interrupted        130    stopped by the user; resumable
+    └── ReaderGone            stopped because nobody reads what is printed
 
 Exceptions never cross a process boundary: send `str(error)` and `error.exit_code` instead.
 """
@@ -47,3 +48,7 @@ class Interrupted(HeapgateError):
     """The user stopped the run; what was measured is kept and the run can be resumed."""
 
     exit_code = 130
+
+
+class ReaderGone(Interrupted):
+    """The other end of standard output was closed, as by `| head`."""
