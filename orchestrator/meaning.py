@@ -62,8 +62,26 @@ def _service_errors(matrix: Matrix) -> Found:
     if service.binary is not None and not _is_file(matrix.path(service.binary)):
         path = matrix.path(service.binary)
         yield ("service", "binary"), f"there is no program {service.binary!r} (looked for {path})"
+    yield from _port_errors(matrix)
     yield from _environment_errors(matrix, service.env, ("service", "env"))
     yield from _argument_errors(matrix, service.arguments, ("service", "arguments"))
+
+
+def _port_errors(matrix: Matrix) -> Found:
+    """A service that is not told the port that is chosen for a trial can't be found there."""
+    service = matrix.document.service
+    if service.port is not None:
+        return
+    common = [*service.arguments, *(service.command or []), *service.env.values()]
+    for name, configuration in matrix.configurations.items():
+        told = [*common, *configuration.arguments, *configuration.env.values()]
+        if not any("{port}" in text for text in told):
+            yield (
+                ("service",),
+                f"{name!r} is not told where to listen: write {{port}} into arguments or env, or "
+                "`port: 8080` if the service always listens there",
+            )
+            return
 
 
 def _package_errors(folder: Path, package: str) -> Found:

@@ -12,6 +12,7 @@ from orchestrator import values
 from orchestrator.environment import environment_blocks
 from orchestrator.matrix import Matrix
 from orchestrator.model import Arrivals, Limits, Metrics, Workload
+from results.metrics import counted
 from workers.spec import (
     ArrivalsSpec,
     BinarySpec,
@@ -113,8 +114,8 @@ def plan_summary(matrix: Matrix) -> str:
     names = list(matrix.configurations)
     listed = ", ".join(names[:NAMES_MAX]) + (", …" if len(names) > NAMES_MAX else "")
     return (
-        f"{count_trials(matrix):,} trials = {matrix.trials:,} blocks of {len(names):,} "
-        f"configurations ({listed})"
+        f"{counted(count_trials(matrix), 'trial')} = {counted(matrix.trials, 'block')} of "
+        f"{counted(len(names), 'configuration')} ({listed})"
     )
 
 
@@ -136,8 +137,8 @@ def plan_warnings(matrix: Matrix) -> list[str]:
     found = []
     if matrix.trials < BLOCKS_MIN:
         found.append(
-            f"with {matrix.trials} blocks no verdict can be reached: a paired test needs at least "
-            f"{BLOCKS_MIN} blocks"
+            f"with {counted(matrix.trials, 'block')} no verdict can be reached: a paired test "
+            f"needs at least {BLOCKS_MIN} blocks"
         )
     cores = len(os.sched_getaffinity(0))
     for name in matrix.configurations:

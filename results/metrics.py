@@ -88,6 +88,11 @@ _ALL: Final = (
 METRICS: Final = {metric.name: metric for metric in _ALL}
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 block`, `6 blocks`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_value(metric: Metric, value: float | None) -> str:
     """A value for a person, with its unit; a dash for none."""
     if value is None:

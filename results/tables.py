@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from results.compare import Comparison, Row, Table, comparison_rows
-from results.metrics import format_value
+from results.metrics import counted, format_value
 
 VERDICT_STYLES = {"better": "green", "worse": "red", "invalid": "red", "equivalent": "cyan"}
 GROUPS = {
@@ -88,15 +88,21 @@ def _named_values(table: Table) -> Iterator[tuple[str, list[str]]]:
 def _cells(row: Row) -> Iterator[str]:
     yield format_value(row.metric, row.baseline)
     yield format_value(row.metric, row.candidate)
-    yield _amount(row, row.change.estimate) if row.change else UNKNOWN
-    yield _interval(row)
+    yield change_text(row)
+    yield interval_text(row)
 
 
 def _interval_name(comparison: Comparison) -> str:
     return f"{comparison.settings.confidence * 100:g} % interval"
 
 
-def _interval(row: Row) -> str:
+def change_text(row: Row) -> str:
+    """The change of a metric, as in `-48.5 %` or `+30.75 pp`; a dash for none."""
+    return _amount(row, row.change.estimate) if row.change else UNKNOWN
+
+
+def interval_text(row: Row) -> str:
+    """Both bounds of the change; a dash where one does not exist."""
     if row.change is None or not math.isfinite(row.change.low + row.change.high):
         return UNKNOWN
     return f"{_amount(row, row.change.low)} … {_amount(row, row.change.high)}"
@@ -127,17 +133,19 @@ def _notes(comparison: Comparison) -> Iterator[str]:
 
 def explanations(comparison: Comparison) -> Iterator[str]:
     """How to read the tables, and how many blocks a verdict needs."""
+    if not comparison.tables:
+        return
     settings = comparison.settings
     yield (
         f"● decides, corrected for {_counted(comparison)}; other rows are secondary, uncorrected. "
         f"Intervals: {settings.confidence * 100:g} %, over blocks."
     )
     needed = comparison.blocks_needed
-    blocks = min((table.blocks for table in comparison.tables), default=0)
-    if comparison.tables and blocks < needed:
+    blocks = min(table.blocks for table in comparison.tables)
+    if blocks < needed:
         yield (
-            f"With {blocks} blocks nothing can be decided: a verdict needs {needed} blocks "
-            f"(--trials {needed})."
+            f"With {counted(blocks, 'block')} nothing can be decided: a verdict needs {needed} "
+            f"blocks (--trials {needed})."
         )
     for table in comparison.tables:
         for row in table.rows:
@@ -150,7 +158,7 @@ def explanations(comparison: Comparison) -> Iterator[str]:
 
 def _counted(comparison: Comparison) -> str:
     number = sum(row.primary for table in comparison.tables for row in table.rows)
-    return f"{number} contrast{'s' if number != 1 else ''} (Holm)"
+    return f"{counted(number, 'contrast')} (Holm)"
 
 
 def markdown_comparison(comparison: Comparison) -> str:

@@ -57,6 +57,7 @@ STEAL_SHARE_WARN = 0.02
 FOREIGN_SHARE_WARN = 0.05
 REQUESTS_FOR_P99 = 1_000
 LAST_LINES = 5
+LISTENS_THERE = "it must listen where {host} and {port} say, in its arguments or env, or at port:"
 PEAKS_DIFFER = 0.05
 
 
@@ -103,7 +104,7 @@ def service_failed(
 ) -> Finding:
     """The service did not start, was never ready, or died: why, and its own last words."""
     code = {"start_failed": "start_failed", "never_ready": "never_ready"}.get(cause, "service_died")
-    remedy = ""
+    remedy = LISTENS_THERE if cause == "never_ready" else ""
     if exit_record and cause != "never_ready":
         text = f"{text}: {exit_record.text}"
         if exit_record.cause == "oom_kill":
