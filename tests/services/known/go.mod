@@ -1,0 +1,3 @@
+module heapgate/known
+
+go 1.21
