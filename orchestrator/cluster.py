@@ -64,6 +64,10 @@ def _configure_environment(temp: Path) -> None:
     }
 
 
+def _say_nothing(*_: Any, **__: Any) -> None:
+    """Instead of Ray's own printing."""
+
+
 class EmbeddedCluster:
     """Ray on this machine alone, for the length of one run."""
 
@@ -78,6 +82,8 @@ class EmbeddedCluster:
         _configure_environment(self._temp)
         import ray
 
+        # Ray prints to standard output whatever befalls a worker; that is told here, in our words.
+        ray._private.worker.print_to_stdstream = _say_nothing
         # Ray answers SIGTERM by SystemExit while it starts; stopping a run is not its business.
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator import axes
+from orchestrator import axes, values
 from orchestrator.meaning import meaning_errors
 from orchestrator.model import (
     Comparison,
@@ -29,6 +29,21 @@ from workloads.shipped import scenario_path
 __all__ = ["Matrix", "MatrixError", "load_matrix", "matrix_json_schema"]
 
 ERRORS_MAX = 20
+_RULES = {
+    "missing": "is missing",
+    "dict_type": "must be a mapping of keys",
+    "model_type": "must be a mapping of keys",
+    "model_attributes_type": "must be a mapping of keys",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "too_short": "must not be empty",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+}
 FoundAt = tuple[Path_, str, bool]
 """Where, what is wrong, and whether it is the key rather than its value."""
 
@@ -225,16 +240,22 @@ def _unknown_key(path: Path_) -> str:
 
 def _sentence(detail: ErrorDetails) -> str:
     """Pydantic's finding in our words."""
-    kind, name = detail["type"], str(detail["loc"][-1]) if detail["loc"] else "the file"
-    given = detail.get("input")
-    if kind == "missing":
-        return f"{name!r} is missing"
+    kind, name = detail["type"], _name_of(detail["loc"])
+    given = values.shortened(detail.get("input"))
     if kind == "value_error":
         return str(detail["ctx"]["error"])
     if kind == "string_pattern_mismatch":
-        return f"{given!r} can't be a name: {_NAME_RULE}"
+        return f"{given} can't be a name: {_NAME_RULE}"
     if kind == "literal_error" and "nodes" in detail["loc"]:
         return _ONE_NODE
-    if kind in ("dict_type", "model_type", "model_attributes_type"):
-        return f"{name!r} must be a mapping of keys"
-    return f"{name}: {detail['msg'].lower()}; {given!r} is there"
+    rule = _RULES.get(kind, detail["msg"].lower()).format(**detail.get("ctx", {}))
+    return f"{name} {rule}" + (f"; {given} is there" if kind != "missing" else "")
+
+
+def _name_of(location: tuple[int | str, ...]) -> str:
+    """`'trials'`, or `item 3 of 'arguments'`."""
+    if not location:
+        return "the file"
+    if isinstance(location[-1], int):
+        return f"item {location[-1] + 1} of {_name_of(location[:-1])}"
+    return repr(location[-1])

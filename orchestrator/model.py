@@ -11,7 +11,15 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -55,6 +63,8 @@ Rate = Annotated[float, _R, _RS]
 Size = Annotated[int, _S, _SS]
 Share = Annotated[float, _P, _PS]
 GoVersion = Annotated[str, _G, _GS]
+Whole = Annotated[int, BeforeValidator(values.whole_number)]
+Number = Annotated[float, BeforeValidator(values.number)]
 Name = Annotated[str, Field(pattern=NAME)]
 Variable = Annotated[
     str, BeforeValidator(values.environment_value), WithJsonSchema({"type": ["string", "number"]})
@@ -124,7 +134,7 @@ class Service(Section):
     arguments: list[Argument] = Field(
         [], description="arguments of all configurations; {host} and {port} are filled in"
     )
-    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+    port: Annotated[Whole, Field(ge=1, le=65535)] | None = Field(
         None, description="where it listens; left out, a free port is chosen for each trial"
     )
     ready: Ready = Field(
@@ -164,7 +174,7 @@ class Limits(Section):
 
     memory_max: Size | None = Field(None, description="hard limit: beyond it the kernel kills")
     memory_high: Size | None = Field(None, description="soft limit: beyond it the kernel presses")
-    cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="processors it may use")
+    cpus: Annotated[Number, Field(gt=0)] | None = Field(None, description="processors it may use")
 
 
 class Configuration(Section):
@@ -183,7 +193,7 @@ class Arrivals(Section):
 
     constant: Rate | None = Field(None, description="evenly spaced")
     poisson: Rate | None = Field(None, description="at random, independent of each other")
-    in_flight_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
+    in_flight_max: Annotated[Whole, Field(ge=1, le=10_000)] = Field(
         256, description="requests that may wait for an answer at one time"
     )
 
@@ -199,7 +209,7 @@ class Workload(Section):
 
     scenario: str = Field(description="a shipped scenario's name, or a locustfile's path")
     arrivals: Arrivals | None = Field(None, description="open loop")
-    users: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+    users: Annotated[Whole, Field(ge=1, le=100_000)] | None = Field(
         None, description="closed loop: users that wait for each answer"
     )
     idle: DurationOrZero = Field(5 * 10**9, description="rest after start; gives initial memory")
@@ -220,41 +230,45 @@ class Nodes(Section):
     linux: Literal[1] = Field(1, description="this machine")
 
 
+def _sampling_rate(rate_rps: float) -> float:
+    if not 1 <= rate_rps <= 100:
+        raise ValueError("the sampling rate must be between 1/s and 100/s")
+    return rate_rps
+
+
 class Sampling(Section):
     """How often the service is looked at."""
 
-    rate: Rate = Field(10.0, description="memory samples, from 1/s to 100/s")
+    rate: Annotated[Rate, AfterValidator(_sampling_rate)] = Field(
+        10.0, description="memory samples, from 1/s to 100/s"
+    )
 
-    @model_validator(mode="after")
-    def _in_range(self) -> Sampling:
-        if not 1 <= self.rate <= 100:
-            raise ValueError("the sampling rate must be between 1/s and 100/s")
-        return self
+
+def _known_metric(name: str) -> str:
+    from results.metrics import METRICS
+
+    if name in METRICS:
+        return name
+    near = difflib.get_close_matches(name, METRICS, 1, 0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(METRICS)}"
+    raise ValueError(f"there is no metric {name!r}; {hint}")
+
+
+Metric = Annotated[str, AfterValidator(_known_metric)]
 
 
 class Comparison(Section):
     """How configurations are compared."""
 
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = Field(
         0.95, description="of the intervals; the error level of verdicts is one minus it"
     )
-    primary: list[str] = Field(
+    primary: list[Metric] = Field(
         ["peak_rss"], description="metrics that decide; corrected together", min_length=1
     )
-    margins: dict[str, Share] = Field(
+    margins: dict[Metric, Share] = Field(
         {}, description="per metric: a change within it counts as equivalent"
     )
-
-    @model_validator(mode="after")
-    def _known_metrics(self) -> Comparison:
-        from results.metrics import METRICS
-
-        for name in (*self.primary, *self.margins):
-            if name not in METRICS:
-                near = difflib.get_close_matches(name, METRICS, 1, 0.4)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(METRICS)}"
-                raise ValueError(f"there is no metric {name!r}; {hint}")
-        return self
 
 
 class MatrixDocument(Section):
@@ -273,10 +287,10 @@ class MatrixDocument(Section):
     limits: Limits = Field(default_factory=Limits, description="of all configurations")
     workloads: dict[Name, Workload] = Field(description="traffic, by name", min_length=1)
     nodes: Nodes = Field(default_factory=Nodes, description="where trials run")
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+    trials: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(
         6, description="blocks: each has one trial of every configuration"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = Field(
         1, description="of the order of trials and the arrivals"
     )
     sampling: Sampling = Field(default_factory=Sampling, description="of memory")

@@ -108,6 +108,7 @@ class Run:
     not_ready: Counter[str] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
     spoiled_repetitions: int = 0
+    collector: CollectorProcess | None = None
     durations_s: list[float] = field(default_factory=list)
 
 
@@ -221,13 +222,11 @@ def _workplace(run: Run) -> Iterator[Path]:
     try:
         # The unprivileged service must be able to reach its own folder below this one.
         folder.chmod(0o711)
-        lease = Lease.take(run_id=run.run_id, run_dir=run.folder, temp_dir=folder)
-        try:
-            yield folder
-        finally:
-            lease.release()
+        Lease.take(run_id=run.run_id, run_dir=run.folder, temp_dir=folder)
+        yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        # What a part that was killed has left, its control groups above all, goes as well.
+        abandon_run(run.run_id, folder)
 
 
 def _temp_root() -> Path:
@@ -308,6 +307,7 @@ def _measuring_node(
             log=logs / "collector.log",
         )
         stack.callback(collector.stop)
+        run.collector = collector
         cluster = EmbeddedCluster(workplace, logs)
         stack.callback(cluster.stop)
         cluster.start()
@@ -406,6 +406,8 @@ def _run_trial(run: Run, node: Node, spec: Any, progress: Progress) -> TrialReco
             if outcome is not None:
                 break
             progress.snapshot(node.snapshot())
+            if run.collector and run.collector.ensure_alive():
+                progress.warn("the collector had died and was started again; nothing is lost")
         except NodeLost as error:
             raise RunIncomplete(
                 f"the node's worker died in trial {spec.trial_id}: {error}\n"

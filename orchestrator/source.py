@@ -7,6 +7,7 @@ YAML 1.2. Anchors and aliases are refused: a few lines of them can mean gigabyte
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,20 +88,42 @@ def read_source(path: Path) -> Source:
 
 def _read_text(source: Source) -> str:
     try:
-        size = source.path.stat().st_size
-        if size > FILE_BYTES_MAX:
-            raise UserError(f"{source.path}: {size:,} bytes are too many for a matrix")
-        data = source.path.read_bytes()
+        with source.path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise UserError(f"{source.path}: {error.strerror}") from error
+        raise UserError(_not_opened(source.path, error)) from error
+    if len(data) > FILE_BYTES_MAX:
+        raise UserError(f"{source.path} has more than the {FILE_BYTES_MAX:,} bytes of a matrix")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         place = Place(data[: error.start].count(b"\n") + 1, 1)
         raise source.error(place, "not UTF-8 text: is this the right file?") from error
-    if "\0" in text:
-        raise source.error(Place(1, 1), "this is a binary file, not a matrix")
+    wrong = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    if wrong:
+        before = text[: wrong.start()]
+        place = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise source.error(
+            place,
+            f"the character U+{ord(wrong[0]):04X} can't be in a matrix: is it the right file?",
+        )
     return text
+
+
+def _not_opened(path: Path, error: OSError) -> str:
+    """Why a matrix can't be read, and which file was perhaps meant."""
+    if isinstance(error, IsADirectoryError):
+        inside = sorted(p.name for p in path.glob("*.y*ml"))
+        return f"{path} is a folder; name the matrix in it" + (
+            f", such as {path / inside[0]}" if inside else ""
+        )
+    if isinstance(error, FileNotFoundError) and path.parent.is_dir():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 1)
+        hint = (
+            f"did you mean {path.parent / near[0]}?" if near else "`bench init` writes a first one"
+        )
+        return f"there is no file {path}; {hint}"
+    return f"{path}: {error.strerror}"
 
 
 def _check_events(source: Source, text: str) -> None:

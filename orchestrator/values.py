@@ -23,27 +23,61 @@ _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 _DURATION_MAX_NS = 366 * 24 * UNITS_NS["h"]
 _RATE_MAX_RPS = 10_000_000
+_SHOWN_CHARACTERS_MAX = 80
 _JVM_FLAG = re.compile(r"-X(?:X:|m[xsn]\d|ss\d|loggc|bootclasspath)|-javaagent:|-Djava\.")
 JVM_VARIABLES = {"JAVA_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
 
 
+def _word(value: Any, wanted: str) -> str:
+    """The text of one word or number; nothing, yes and no, lists and mappings are none."""
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value).strip()
+    raise ValueError(f"{wanted} is wanted here")
+
+
 def duration_ns(value: Any, *, zero: bool = False) -> int:
     """`300ms`, `5m`, `1m30s` → nanoseconds; more than zero unless `zero`."""
-    text = str(value).strip()
-    if text in ("0", "0s") and zero:
-        return 0
+    text = _word(value, "a duration such as 300ms, 30s, 5m or 1m30s")
+    if text in ("0", "0s"):
+        if zero:
+            return 0
+        raise ValueError(f"duration {text} must be more than zero; write for example 30s")
     if re.fullmatch(rf"-?{_NUMBER}", text):
         raise ValueError(f"duration {text} has no unit; write for example {text.lstrip('-')}s")
     if text.startswith("-"):
         raise ValueError(f"duration {text} is negative")
     if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is not a duration; write for example 300ms, 30s, 5m or 1m30s")
+        raise ValueError(
+            f"{shortened(text)} is not a duration; write for example 300ms, 30s, 5m or 1m30s"
+        )
     total_ns = sum(float(n) * UNITS_NS[unit] for n, unit in _DURATION_PART.findall(text))
     if round(total_ns) == 0 and not zero:
         raise ValueError(f"duration {text} must be more than zero")
     if total_ns > _DURATION_MAX_NS:
         raise ValueError(f"duration {text} is more than a year")
     return round(total_ns)
+
+
+def whole_number(value: Any) -> int:
+    """A whole number; its bounds are checked where it is used."""
+    text = _word(value, "a whole number")
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise ValueError(f"{shortened(text)} is not a whole number")
+    return int(text)
+
+
+def number(value: Any) -> float:
+    """A number, with a fraction or without."""
+    text = _word(value, "a number")
+    if not re.fullmatch(rf"-?{_NUMBER}", text):
+        raise ValueError(f"{shortened(text)} is not a number")
+    return float(text)
+
+
+def shortened(value: Any) -> str:
+    """A value as it is shown in messages, which nobody reads when they are pages long."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS_MAX else f"{text[:_SHOWN_CHARACTERS_MAX]}…"
 
 
 def duration_text(ns: int) -> str:
@@ -54,14 +88,14 @@ def duration_text(ns: int) -> str:
 
 def rate_rps(value: Any) -> float:
     """`400/s` or `90/m` → per second, more than zero."""
-    text = str(value).strip()
+    text = _word(value, "a rate such as 400/s or 90/m")
     if re.fullmatch(rf"-?{_NUMBER}", text):
         raise ValueError(f"rate {text} has no unit; write for example {text.lstrip('-')}/s")
     if text.startswith("-"):
         raise ValueError(f"rate {text} is negative")
     found = _RATE.fullmatch(text)
     if not found:
-        raise ValueError(f"{text!r} is not a rate; write for example 400/s or 90/m")
+        raise ValueError(f"{shortened(text)} is not a rate; write for example 400/s or 90/m")
     rate = float(found[1]) / (UNITS_NS[found[2]] / 1e9)
     if rate == 0:
         raise ValueError(f"rate {text} must be more than zero")
@@ -72,13 +106,15 @@ def rate_rps(value: Any) -> float:
 
 def size_bytes(value: Any) -> int:
     """`1280MiB`, `4GiB`, `2GB` → bytes, more than zero."""
-    text = str(value).strip()
+    text = _word(value, "a size such as 512MiB or 4GiB")
     if re.fullmatch(rf"-?{_NUMBER}", text):
         raise ValueError(f"size {text} has no unit; write for example {text.lstrip('-')}MiB")
+    if text.startswith("-"):
+        raise ValueError(f"size {text} is negative")
     found = _SIZE.fullmatch(text)
     units = UNITS_BYTES | _DECIMAL_BYTES
     if not found or found[2] not in units:
-        raise ValueError(f"{text!r} is not a size; write for example 512MiB or 4GiB")
+        raise ValueError(f"{shortened(text)} is not a size; write for example 512MiB or 4GiB")
     size = round(float(found[1]) * units[found[2]])
     if size == 0:
         raise ValueError(f"size {text} must be more than zero")
@@ -89,18 +125,20 @@ def size_bytes(value: Any) -> int:
 
 def share(value: Any) -> float:
     """`90%` → 0.9; between 0 and 1, both excluded."""
-    text = str(value).strip()
+    text = _word(value, "a share such as 2%")
     found = re.fullmatch(rf"({_NUMBER})%", text)
     if not found or not 0 < float(found[1]) < 100:
-        raise ValueError(f"{text!r} is not a share; write for example 2%")
+        raise ValueError(f"{shortened(text)} is not a share; write for example 2%")
     return float(found[1]) / 100
 
 
 def go_version(value: Any) -> str:
     """`1.22` or `1.22.10`."""
-    text = str(value).strip().removeprefix("go")
+    text = _word(value, "a Go release such as 1.22 or 1.22.10").removeprefix("go")
     if not re.fullmatch(r"1\.[0-9]{1,3}(?:\.[0-9]{1,3})?", text):
-        raise ValueError(f"Go version {text!r} is not a release; write for example 1.22 or 1.22.10")
+        raise ValueError(
+            f"Go version {shortened(text)} is not a release; write for example 1.22 or 1.22.10"
+        )
     return text
 
 
