@@ -39,6 +39,13 @@ class Figure:
         return cls(area, name, value, unit, f"≥ {least:g}", value >= least)
 
     @classmethod
+    def within(
+        cls, area: str, name: str, value: float, unit: str, least: float, most: float
+    ) -> Figure:
+        """A figure that should be neither smaller nor larger."""
+        return cls(area, name, value, unit, f"{least:g} … {most:g}", least <= value <= most)
+
+    @classmethod
     def told(cls, area: str, name: str, value: float, unit: str) -> Figure:
         """A figure without a target."""
         return cls(area, name, value, unit, None, True)
