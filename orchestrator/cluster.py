@@ -129,9 +129,10 @@ class EmbeddedCluster:
         self._nodes.clear()
         ray.shutdown()
         for session in self._temp.glob("session_2*"):
-            shutil.copytree(
-                session / "logs", self._logs, dirs_exist_ok=True, ignore_dangling_symlinks=True
-            )
+            with contextlib.suppress(OSError):  # a full disk: no reason for a run to fail
+                shutil.copytree(
+                    session / "logs", self._logs, dirs_exist_ok=True, ignore_dangling_symlinks=True
+                )
         shutil.rmtree(self._temp, ignore_errors=True)
 
 
@@ -185,5 +186,7 @@ class Node:
 
         try:
             return ray.get(reference, timeout=timeout_s)
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
-            raise NodeLost(str(error).splitlines()[0]) from error
+        except ray.exceptions.RayError as error:
+            # What was raised on the node comes with its traceback: the last line says what it was.
+            raised = isinstance(error, ray.exceptions.RayTaskError)
+            raise NodeLost(str(error).strip().splitlines()[-1 if raised else 0]) from error

@@ -268,6 +268,7 @@ def _clean_up(lease: Lease) -> SweptRun:
     removed = _remove_temp(lease.temp_dir)
     if lease.temp_dir.exists():
         problems.append(f"{lease.temp_dir} is not yours to remove")
+    _mark_interrupted(lease.run_dir)
     if not problems:
         lease.release()
     return SweptRun(
@@ -278,6 +279,17 @@ def _clean_up(lease: Lease) -> SweptRun:
         temp_dir=lease.temp_dir if removed else None,
         problem=" and ".join(problems) or None,
     )
+
+
+def _mark_interrupted(run_dir: Path) -> None:
+    """The run's own document still says that it is running; a damaged one is left alone."""
+    from results.archive import write_whole
+
+    with contextlib.suppress(OSError, ValueError):
+        path = run_dir / "run.json"
+        document = json.loads(path.read_bytes())
+        if isinstance(document, dict) and document.get("status") == "running":
+            write_whole(path, json.dumps(document | {"status": "interrupted"}, indent=1) + "\n")
 
 
 def _run_processes(run_id: str, temp_dir: Path | None) -> Iterator[psutil.Process]:

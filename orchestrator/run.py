@@ -43,7 +43,7 @@ from orchestrator.progress import Progress, format_seconds, show_progress
 from results.archive import Archive
 from results.collector_process import CollectorProcess
 from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete, UserError
-from results.record import TrialRecord, planned_id
+from results.record import Finding, TrialRecord, planned_id
 from results.schema import SCHEMA_VERSION
 from results.validity import spoiled_by_node
 from workers.affinity import pin_process, split_cores
@@ -134,12 +134,17 @@ def start_run(matrix_path: Path, options: RunOptions, console: Console) -> RunRe
     folder = archive.create_run(run_id, document, matrix_path)
     try:
         result = _execute(Run(run_id, matrix, plan, archive, folder, document), console)
-        if isinstance(result.error, UserError) and not archive.trial_names(run_id):
+        if isinstance(result.error, (UserError, EnvironmentLacks)) and not _began(folder):
             raise result.error
     except HeapgateError:
-        shutil.rmtree(folder)  # it never began: what is `latest` stays so
+        shutil.rmtree(folder)  # what is `latest` stays so
         raise
     return result
+
+
+def _began(folder: Path) -> bool:
+    """Whether anything was started that could measure."""
+    return (folder / "logs").exists()
 
 
 def resume_run(archive_path: Path, name: str, console: Console) -> RunResult:
@@ -187,7 +192,10 @@ def _execute(run: Run, console: Console) -> RunResult:
     error = error or _missing(run)
     run.document["status"] = _status(error)
     run.document["finished_ns"] = time.time_ns()
-    run.archive.write_run_document(run.folder, run.document)
+    try:
+        run.archive.write_run_document(run.folder, run.document)
+    except EnvironmentLacks as full:
+        error = error or full
     return RunResult(run.archive.path, run.run_id, run.document["status"], error)
 
 
@@ -418,9 +426,10 @@ def _run_trial(run: Run, node: Node, spec: Any, progress: Progress) -> TrialReco
             told = True
     if outcome["abort"]:
         raise _error_of(outcome["abort"])
+    record = TrialRecord.from_json(outcome["record"])
     if outcome["differences"]:
-        progress.warn(f"{spec.trial_id}: {'; '.join(outcome['differences'])}")
-    return TrialRecord.from_json(outcome["record"])
+        record.findings.append(Finding("rows_lost", "invalid", "; ".join(outcome["differences"])))
+    return record
 
 
 def _error_of(abort: dict[str, Any]) -> HeapgateError:

@@ -71,9 +71,12 @@ class NodeRuntime:
         self._trial = trial
         try:
             record = trial.run()
+            differences = self._deliver(spec.trial_id)
+        except OSError as error:
+            text = f"what was measured in trial {spec.trial_id} could not be kept: {error}"
+            return _aborted(EnvironmentLacks(f"{text}; make room, then: bench resume"))
         finally:
             self._trial = None
-        differences = self._deliver(spec.trial_id)
         outcome: dict[str, Any] = {
             "record": record.to_json(),
             "differences": differences,
