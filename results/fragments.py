@@ -88,7 +88,14 @@ _TRIALS: Final = pa.schema(
     }
 )
 _PHASES: Final = pa.schema(
-    {"run_id": _TEXT, "trial_id": _TEXT, "phase": _TEXT, "start_ns": _NUMBER, "end_ns": _NUMBER}
+    {
+        "run_id": _TEXT,
+        "trial_id": _TEXT,
+        "phase": _TEXT,
+        "start_ns": _NUMBER,
+        "end_ns": _NUMBER,
+        "cpu_ns": _NUMBER,
+    }
 )
 _FINDINGS: Final = pa.schema(
     {
@@ -287,6 +294,7 @@ def _phase_rows(record: TrialRecord) -> list[dict[str, Any]]:
             "phase": span.name,
             "start_ns": span.start_ns,
             "end_ns": span.end_ns,
+            "cpu_ns": span.cpu_ns,
         }
         for span in record.phases
     ]

@@ -73,7 +73,7 @@ _ALL: Final = (
         "< 10k requests"),
     Metric(
         "throughput", "throughput", "/s", "higher", "load",
-        "successful requests per second of measure",
+        "successful answers that came in per second of measure",
     ),
     Metric(
         "error_share", "errors", "fraction", "lower", "load",

@@ -32,24 +32,30 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class PhaseSpan:
-    """When a phase began and ended, in nanoseconds since the epoch (UTC)."""
+    """When a phase began and ended, in nanoseconds since the epoch (UTC).
+
+    `cpu_ns` is the processor time that the service's tree used meanwhile, read at both ends.
+    """
 
     name: str
     start_ns: int
     end_ns: int
+    cpu_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PhasePeak:
     """The kernel's own high-water marks for one phase; null where there is none.
 
-    `rss_bytes` is the main process's, `sampled_rss_bytes` the largest sample of the whole tree.
+    `rss_bytes` is the main process's, `sampled_rss_bytes` the largest sample of the whole tree,
+    `others_rss_bytes` the largest sample of that tree without its main process.
     """
 
     phase: str
     rss_bytes: int | None
     cgroup_bytes: int | None
     sampled_rss_bytes: int | None = None
+    others_rss_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +89,9 @@ class LoadRecord:
     """The generator's own account: what was planned, what was sent, and how well it kept time.
 
     `lag` is the generator's own delay: from the later of (intended start, a free place) to the
-    real start. `unrecorded` counts requests that were made but did not become a row.
+    real start. `unrecorded` counts requests that were made but did not become a row, `unanswered`
+    those that had no answer when the generator ended: rows with an error. `waiting_before` and
+    `waiting_after` are the arrivals without an answer when measure began and when it ended.
     """
 
     planned: int | None
@@ -99,6 +107,9 @@ class LoadRecord:
     cpu_share: float
     in_flight_max_reached: bool
     locust_version: str
+    unanswered: int = 0
+    waiting_before: int | None = None
+    waiting_after: int | None = None
 
 
 def planned_id(trial_id: str) -> str:

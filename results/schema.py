@@ -89,7 +89,7 @@ MEMORY: Final = TableSchema(
         _phase(),
         _count("processes", "processes in the service's tree; sums below run over all of them"),
         _count("threads", "threads in the tree"),
-        _bytes("rss_bytes", "resident memory (anonymous + file + shared), /proc/PID/statm"),
+        _bytes("rss_bytes", "resident memory (anonymous + file + shared), /proc/PID/status"),
         _bytes("rss_anon_bytes", "resident anonymous memory: heap and stacks, /proc/PID/status"),
         _bytes("rss_file_bytes", "resident file mappings, the binary itself among them"),
         _bytes("swap_bytes", "swapped-out anonymous memory"),

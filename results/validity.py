@@ -6,6 +6,7 @@ told. The codes are a closed vocabulary: `CODES` says what each one means.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
@@ -27,11 +28,13 @@ CODES: Final = {
     "peak_between_samples": "the kernel's peak is well above what the samples saw",
     "peak_of_one_process": "the process tree held more than the main process's peak",
     "gc_trace_missing": "the Go runtime did not report its collections",
+    "gc_trace_torn": "some of the Go runtime's reports can't be read",
     "no_load": "the load generator gave no account of itself",
     "generator_saturated": "the load generator could not keep its schedule",
     "generator_late": "the load generator sent later than the schedule said, by its own fault",
     "service_saturated": "arrivals had to wait because too many requests were unanswered",
     "requests_unrecorded": "requests were made that are not rows",
+    "unanswered": "requests had no answer when the load generator ended",
     "no_success": "no request succeeded",
     "many_errors": "many requests failed",
     "few_requests": "too few requests for the percentiles that are shown",
@@ -53,6 +56,8 @@ LAG_P99_WARN_NS = 10_000_000
 LAG_P99_MAX_NS = 50_000_000
 GENERATOR_CPU_MAX = 0.9
 ERROR_SHARE_WARN = 0.01
+WAITING_SHARE_WARN = 0.02
+CHANCE_SPREADS = 4
 STEAL_SHARE_WARN = 0.02
 FOREIGN_SHARE_WARN = 0.05
 REQUESTS_FOR_P99 = 1_000
@@ -92,6 +97,15 @@ def not_run(text: str) -> Finding:
 def no_load(text: str) -> Finding:
     """The load generator ended too early, or gave no account of itself."""
     return Finding("no_load", "invalid", text)
+
+
+def gc_trace_torn(lines: int) -> Finding:
+    """The service wrote on standard error in the middle of the runtime's reports."""
+    text = (
+        f"{lines} reports of the Go runtime were torn by the service's own lines on standard "
+        "error: GC cycles and GC CPU are too low by that much"
+    )
+    return Finding("gc_trace_torn", "warning", text, "let the service log to standard output")
 
 
 def scenario_failed(text: str) -> Finding:
@@ -169,6 +183,12 @@ def _load(record: TrialRecord, load: LoadRecord, rows: dict[str, int]) -> Iterat
     if missing:
         text = f"{missing} requests were begun and are not in the archive"
         yield Finding("requests_unrecorded", "warning" if missing <= 1 else "invalid", text)
+    if load.unanswered:
+        text = (
+            f"{load.unanswered:,} requests had no answer when the load generator ended; "
+            "their latencies are lower bounds"
+        )
+        yield Finding("unanswered", "warning", text)
     if load.sent == load.failed:
         text = "no request succeeded; the errors are in the requests table"
         yield Finding("no_success", "invalid", text, "check the scenario against the service")
@@ -198,6 +218,13 @@ def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
     elif load.planned and load.not_sent > load.planned * (1 - SENT_SHARE_MIN):
         text = f"generator saturated: {at_least}; {load.not_sent:,} arrivals were not sent"
         yield Finding("generator_saturated", "invalid", text, remedy)
+    elif _waiting_grew(load):
+        text = (
+            f"the service did not keep up: {load.waiting_before:,} requests were unanswered when "
+            f"measure began and {load.waiting_after:,} when it ended"
+        )
+        remedy_rate = "lower the rate: these latencies grow with the length of measure"
+        yield Finding("service_saturated", "warning", text, remedy_rate)
     if load.cpu_share > GENERATOR_CPU_MAX:
         text = f"generator saturated: {at_least}; it used {load.cpu_share:.0%} of a core"
         yield Finding("generator_saturated", "invalid", text, remedy)
@@ -210,6 +237,16 @@ def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
         else:
             text = f"{late}: that much of the latencies is not the service's"
             yield Finding("generator_late", "warning", text, remedy)
+
+
+def _waiting_grew(load: LoadRecord) -> bool:
+    """Whether requests piled up in measure, by more than the chance of random arrivals explains."""
+    if load.waiting_before is None or load.waiting_after is None:
+        return False
+    growth = load.waiting_after - load.waiting_before
+    # Numbers of requests in a system that keeps up scatter about as their root (Little; Poisson).
+    chance = CHANCE_SPREADS * math.sqrt(load.waiting_before + load.waiting_after)
+    return growth > max(chance, load.measured * WAITING_SHARE_WARN)
 
 
 def _measure_s(record: TrialRecord) -> float:
@@ -235,11 +272,13 @@ def _peaks(record: TrialRecord) -> Iterator[Finding]:
     peak = next((p for p in record.peaks if p.phase == "measure"), None)
     if peak is None or not peak.rss_bytes or not peak.sampled_rss_bytes:
         return
-    seen = peak.sampled_rss_bytes / peak.rss_bytes
-    if seen > 1 + PEAKS_DIFFER:
-        text = f"peak RSS is of the main process alone; its process tree held {seen - 1:.0%} more"
+    others = peak.others_rss_bytes or 0
+    if others > peak.rss_bytes * PEAKS_DIFFER:
+        more = others / peak.rss_bytes
+        text = f"peak RSS is of the main process alone; its other processes held {more:.0%} more"
         yield Finding("peak_of_one_process", "warning", text, "compare peak cgroup usage instead")
-    elif seen < 1 - PEAKS_DIFFER:
+    seen = peak.sampled_rss_bytes / (peak.rss_bytes + others)
+    if seen < 1 - PEAKS_DIFFER:
         text = f"samples saw a peak {1 - seen:.0%} below the kernel's: it lay between two of them"
         yield Finding(
             "peak_between_samples", "note", text, "a faster sampling rate shows its shape"
@@ -284,3 +323,8 @@ def _node(record: TrialRecord, noise: tuple[Usage, int] | None) -> Iterator[Find
     if steal > STEAL_SHARE_WARN:
         text = f"the hypervisor took {steal:.1%} of a core from the service in measure"
         yield Finding("node_noisy", "warning", text, "a quieter machine, or more blocks")
+    own_ns = sum(p.cpu_ns or 0 for p in record.phases if p.name == "measure")
+    foreign = (usage.busy_ns - own_ns) / measure_ns
+    if own_ns and foreign > FOREIGN_SHARE_WARN and not record.node.get("cores_shared"):
+        text = f"others used {foreign:.0%} of a core on the service's own cores in measure"
+        yield Finding("node_noisy", "warning", text, "end other work on this machine")

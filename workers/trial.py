@@ -76,6 +76,7 @@ class Trial:
         self._phase = "deploy"
         self._phase_since_ns = self._started_ns
         self._phase_ends_ns: int | None = None
+        self._phase_since_cpu_ns: int | None = None
         self._spans: list[PhaseSpan] = []
         self._peaks: list[PhasePeak] = []
         self._findings: list[Finding] = []
@@ -172,6 +173,7 @@ class Trial:
             on_event=self._note,
         )
         self._sampler.start()
+        self._phase_since_cpu_ns = 0
 
     def _idle(self) -> None:
         self._begin("idle", self.spec.phases.idle_ns)
@@ -196,11 +198,13 @@ class Trial:
     def _drive_load(self) -> None:
         generator, phases = self._generator, self.spec.phases
         assert generator
+        # What users do before their first task (a login, say) is load: it must not be in idle.
+        self._begin("warmup")
         generator.wait_ready(timeout_s=30.0)
         generator.prepare(timeout_s=60.0)
         start_ns = time.monotonic_ns() + LEAD_NS
         generator.go(start_ns)
-        self._begin("warmup", phases.warmup_ns)
+        self._phase_ends_ns = self._clock.utc_ns(start_ns + phases.warmup_ns)
         self._watch_until(start_ns + phases.warmup_ns)
         self._begin("measure", phases.measure_ns)
         before = CoreUsage.read(self.node.cores.service)
@@ -260,6 +264,8 @@ class Trial:
             self._attempt(self._sampler.stop)
         if self._stderr:
             self._attempt(self._stderr.join)
+            if self._stderr.torn:
+                self._findings.append(validity.gc_trace_torn(self._stderr.torn))
         exit_record = None
         if self._service:
             exit_record = self._service.explain_exit(
@@ -277,9 +283,10 @@ class Trial:
 
     def _begin(self, phase: str | None, lasts_ns: int | None = None) -> None:
         """End the current phase, keep its kernel peaks, and begin the next one."""
+        used_ns = self._phase_cpu_ns()
         now_ns = self._clock.now_ns()
         if self._phase_since_ns < now_ns:
-            self._spans.append(PhaseSpan(self._phase, self._phase_since_ns, now_ns))
+            self._spans.append(PhaseSpan(self._phase, self._phase_since_ns, now_ns, used_ns))
         if phase is None:
             return
         previous, self._phase = self._phase, phase
@@ -290,6 +297,14 @@ class Trial:
             if peak:
                 self._peaks.append(peak)
         self._note("phase", "info", f"{phase} begins")
+
+    def _phase_cpu_ns(self) -> int | None:
+        """What the service used since this was last asked; None when either end can't be read."""
+        before_ns = self._phase_since_cpu_ns
+        self._phase_since_cpu_ns = self._sampler.end_phase() if self._sampler else None
+        if before_ns is None or self._phase_since_cpu_ns is None:
+            return None
+        return self._phase_since_cpu_ns - before_ns
 
     def _watch_until(self, deadline_ns: int) -> None:
         """Wait for a monotonic instant. Raises when the service dies or the run is stopped."""

@@ -8,7 +8,7 @@
 -- cycles | | collections; null when the runtime was not asked to report them
 -- gc_cpu_ns | ns | CPU time of collections: stops, assists, dedicated workers; not idle workers
 -- idle_cpu_ns | ns | CPU time of mark workers on otherwise idle processors
--- service_cpu_ns | ns | CPU time of the service between its first and last sample
+-- service_cpu_ns | ns | CPU time of the service in the phase
 -- gc_cpu_share | fraction | gc_cpu_ns per service_cpu_ns
 -- stopped_ns | ns | wall time in which the collector stopped the program, sum
 -- longest_stop_ns | ns | longest single stop
@@ -30,13 +30,7 @@ with collections as (
   group by all
 ),
 processor as (
-  select
-    run_id, trial_id,
-    arg_max(cpu_user_ns + cpu_system_ns, time_ns)
-      - arg_min(cpu_user_ns + cpu_system_ns, time_ns) as service_cpu_ns
-  from memory
-  where phase = 'measure'
-  group by all
+  select run_id, trial_id, cpu_ns as service_cpu_ns from phases where phase = 'measure'
 )
 select
   t.run_id, t.trial_id, t.configuration, t.workload, t.block, t.valid,

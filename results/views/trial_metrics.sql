@@ -21,11 +21,21 @@ answers as (
   select
     run_id, trial_id,
     count(*) as requests,
-    count(*) filter (error is null) as succeeded,
+    count(*) filter (error is not null) as failed,
     quantile_cont(latency_ns, [0.5, 0.99, 0.999]) as latency,
     quantile_cont(service_ns, [0.5, 0.99, 0.999]) as service
   from requests
   where counted and phase = 'measure'
+  group by all
+),
+answered as (
+  -- By when the answer came: what still waits at the end of measure was not carried in it.
+  select r.run_id, r.trial_id, count(*) as succeeded
+  from requests r
+  join trials t on t.run_id = r.run_id and t.trial_id = r.trial_id
+  where r.counted and r.error is null
+    and r.start_ns + r.service_ns >= t.measure_start_ns
+    and r.start_ns + r.service_ns < t.measure_end_ns
   group by all
 ),
 wide as (
@@ -44,14 +54,15 @@ wide as (
     a.service[1]::double as service_p50,
     if(a.requests >= 1000, a.service[2], null)::double as service_p99,
     if(a.requests >= 10000, a.service[3], null)::double as service_p999,
-    coalesce(a.succeeded, 0) * 1e9 / (t.measure_end_ns - t.measure_start_ns)::double
+    coalesce(d.succeeded, 0) * 1e9 / (t.measure_end_ns - t.measure_start_ns)::double
       as throughput,
-    (a.requests - a.succeeded) / a.requests::double as error_share,
+    a.failed / a.requests::double as error_share,
     t.binary_size_bytes::double as binary_size
   from trials t
   left join rest r using (run_id, trial_id)
   left join gc_overhead g using (run_id, trial_id)
   left join answers a using (run_id, trial_id)
+  left join answered d using (run_id, trial_id)
   where t.counted
 )
 select run_id, trial_id, node_class, workload, configuration, baseline, block, metric, value

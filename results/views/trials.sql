@@ -26,7 +26,7 @@
 -- exit_text | | the same for a person
 -- sent | | requests that were sent, all phases
 -- measured | | requests of phase measure
--- failed | | requests of phase measure that failed
+-- failed | | requests that failed, all phases
 -- lag_p99_ns | ns | 99th percentile of the load generator's own delay
 -- generator_cpu_share | fraction | share of its core that the load generator used
 create view trials as

@@ -360,7 +360,10 @@ class _Trial:
             node={"os": "linux", "cpus": 2},
             versions={"heapgate": "0.1.0"},
             clock={"offset_ns": 0, "error_ns": 100},
-            phases=[PhaseSpan(name, self._at(begin), self._at(end)) for name, begin, end in SPANS],
+            phases=[
+                PhaseSpan(name, self._at(begin), self._at(end), self._own.cpu_ns)
+                for name, begin, end in SPANS
+            ],
             peaks=[PhasePeak("measure", own.peak_rss_bytes, own.peak_cgroup_bytes)],
             load=_load(own),
             exit=ExitRecord(cause="stopped", code=0, signal=None, text="stopped by us"),

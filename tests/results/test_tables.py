@@ -71,7 +71,7 @@ def test_the_terminal_shows_each_number_with_its_unit_interval_and_verdict(
     ]
     assert lines_with(text, "GC cycles") == ["GC cycles 20 50 +150.0 % +150.0 % … +150.0 %"]
     assert lines_with(text, "throughput") == [
-        "throughput 1,050/s 1,047/s -0.3 % -0.3 % … -0.3 % equivalent (±3 %)"
+        "throughput 1,049/s 1,047/s -0.2 % -0.2 % … -0.2 % equivalent (±3 %)"
     ]
     assert lines_with(text, "errors") == ["errors 0.00 % 0.29 % +0.29 pp +0.29 pp … +0.29 pp worse"]
 

@@ -51,7 +51,15 @@ def with_exit(record: TrialRecord, **changes: Any) -> TrialRecord:
 
 
 def test_a_clean_trial_has_no_finding(record: TrialRecord) -> None:
-    assert judge(record, record.rows, (CoreTime(SECOND_NS, 0), 10 * SECOND_NS)) == []
+    assert judge(record, record.rows, (CoreTime(8 * SECOND_NS, 0), 10 * SECOND_NS)) == []
+
+
+@pytest.mark.parametrize(("foreign_ms", "noisy"), [(500, False), (520, True)])
+def test_others_on_the_services_cores(record: TrialRecord, foreign_ms: int, noisy: bool) -> None:
+    # The service itself used 8 s in the 10 s of measure.
+    usage = CoreTime(8 * SECOND_NS + foreign_ms * MS_NS, 0)
+    found = judge(record, record.rows, (usage, 10 * SECOND_NS))
+    assert [(f.code, f.level) for f in found] == ([("node_noisy", "warning")] if noisy else [])
 
 
 def test_findings_that_were_there_are_kept_and_the_record_is_not_changed(
@@ -290,21 +298,52 @@ def test_settings_that_could_not_be_read_are_a_warning(record: TrialRecord) -> N
 
 
 @pytest.mark.parametrize(
-    ("sampled_share", "code", "level"),
+    ("sampled_share", "others_share", "codes"),
     [
-        (0.94, "peak_between_samples", "note"),
-        (1.06, "peak_of_one_process", "warning"),
+        (0.96, 0.0, []),
+        (0.94, 0.0, ["peak_between_samples"]),
+        (1.05, 0.06, ["peak_of_one_process"]),
+        # A peak between samples hides neither the other processes nor is it hidden by them.
+        (0.58, 0.22, ["peak_of_one_process", "peak_between_samples"]),
     ],
 )
 def test_samples_that_disagree_with_the_kernels_peak(
-    record: TrialRecord, sampled_share: float, code: str, level: str
+    record: TrialRecord, sampled_share: float, others_share: float, codes: list[str]
 ) -> None:
     record.peaks = [
-        replace(p, sampled_rss_bytes=round((p.rss_bytes or 0) * sampled_share))
+        replace(
+            p,
+            sampled_rss_bytes=round((p.rss_bytes or 0) * sampled_share),
+            others_rss_bytes=round((p.rss_bytes or 0) * others_share),
+        )
         for p in record.peaks
     ]
-    finding = only(judged(record))
-    assert (finding.code, finding.level) == (code, level)
+    levels = {"peak_of_one_process": "warning", "peak_between_samples": "note"}
+    assert [(f.code, f.level) for f in judged(record)] == [(c, levels[c]) for c in codes]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warned"),
+    [
+        (None, None, False),
+        (4, 20, False),  # 16 more: four spreads of chance are 19.6
+        (4, 30, True),
+        (400, 500, False),  # many wait, yet not more than chance explains
+        (54, 210, True),
+    ],
+)
+def test_requests_that_pile_up_tell_of_overload(
+    record: TrialRecord, before: int | None, after: int | None, warned: bool
+) -> None:
+    found = judged(with_load(record, waiting_before=before, waiting_after=after))
+    expected = [("service_saturated", "warning")] if warned else []
+    assert [(f.code, f.level) for f in found] == expected
+
+
+def test_requests_without_an_answer_are_told(record: TrialRecord) -> None:
+    finding = only(judged(with_load(record, unanswered=5, failed=5)))
+    assert (finding.code, finding.level) == ("unanswered", "warning")
+    assert finding.text.startswith("5 requests had no answer")
 
 
 def test_only_what_the_node_did_is_worth_repeating(record: TrialRecord) -> None:

@@ -97,7 +97,7 @@ class Outcome:
 
     def in_load(self) -> list[dict[str, Any]]:
         """The rows of the load itself, without what users did before it began."""
-        return [row for row in self.rows if row["phase"] != "idle"]
+        return [row for row in self.rows if row["start_ns"] >= self.start_ns]
 
 
 class Bench:
@@ -225,6 +225,25 @@ def test_arrivals_without_a_place_until_the_end_are_sent_late_with_their_wait(be
     assert sum(row["latency_ns"] > 1000 * MS for row in done.rows) >= 30
 
 
+@pytest.mark.parametrize("user", ["HttpUser", "FastHttpUser"])
+@pytest.mark.parametrize("traffic", ["open", "closed"])
+def test_requests_that_are_never_answered_are_rows_that_failed(bench, user, traffic) -> None:
+    bench.server.stall_at, bench.server.stall_s = 10, 60.0
+    how: dict[str, Any] = {"users": 3} if traffic == "closed" else {"arrivals": constant(40)}
+    done = bench.run(visitor(user), measure_ns=500 * MS, **how)
+    hung = [row for row in done.rows if row["error"] == "no answer when the load generator ended"]
+    assert len(done.rows) == done.load.sent == bench.server.requests
+    assert len(hung) == done.load.unanswered == done.load.failed
+    assert len(hung) == (3 if traffic == "closed" else 11), "20 arrivals, 9 of them answered"
+    assert done.load.unrecorded == 0
+    assert {(row["name"], row["phase"], row["status"]) for row in hung} == {
+        ("/visit", "measure", None)
+    }
+    # They waited until the generator gave up: at least five seconds after the load's end.
+    assert min(row["latency_ns"] for row in hung) > 4_500 * MS
+    assert all((row["intended_ns"] is None) == (traffic == "closed") for row in hung)
+
+
 def test_a_task_of_several_requests_is_one_arrival(bench) -> None:
     scenario = """
         from locust import FastHttpUser, task
@@ -280,7 +299,8 @@ def test_an_arrival_runs_the_users_own_task_sets_classes_and_on_start(bench) -> 
                 self.client.get("/seldom")
     """
     done = bench.run(scenario, arrivals=constant(80, in_flight_max=8), measure_ns=1000 * MS)
-    assert {row["name"] for row in done.rows if row["phase"] == "idle"} == {"/login"}
+    before = [row for row in done.rows if row["start_ns"] < done.start_ns]
+    assert {(row["name"], row["phase"]) for row in before} == {("/login", "warmup")}
     names = Counter(row["name"] for row in done.in_load())
     assert done.load.planned == 80
     assert names.total() == 80

@@ -356,6 +356,24 @@ def test_peaks_by_phase(puppet: Puppet) -> None:
             assert row["peak_rss_bytes"] <= idle.rss_bytes + MIB
 
 
+def test_a_phase_ends_with_a_sample_whatever_the_interval(puppet: Puppet) -> None:
+    rows, phase = Rows(), Phase()
+    loop = make_loop(puppet.pid, sink=rows, phase=phase, interval_ns=1000 * MS)
+    loop.start()
+    wait_for(lambda: loop.samples >= 1, "a sample")
+    before_ns = loop.end_phase()
+    phase.name = "measure"
+    child = puppet.do("child")
+    after_ns = loop.end_phase()
+    puppet.end()
+    loop.stop()
+    assert before_ns is not None and after_ns is not None and after_ns >= before_ns
+    assert loop.end_phase() is None, "it has ended"
+    in_measure = [row for row in rows.rows if row["phase"] == "measure"]
+    assert child and in_measure
+    assert in_measure[0]["cpu_user_ns"] + in_measure[0]["cpu_system_ns"] <= after_ns
+
+
 def test_a_peak_of_the_phase_before_is_never_a_row_of_the_next(puppet: Puppet) -> None:
     rows, phase = Rows(), Phase()
     loop = make_loop(puppet.pid, sink=rows, phase=phase)

@@ -105,6 +105,11 @@ class Gate:
         return sum(map(len, self._free.values()))
 
     @property
+    def unanswered(self) -> int:
+        """Arrivals that are due and not done: with a user, or waiting for one."""
+        return self.busy + len(self._backlog)
+
+    @property
     def planned(self) -> int:
         """Arrivals of the whole schedule."""
         return len(self._offsets)

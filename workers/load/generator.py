@@ -37,6 +37,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ DRAIN_S = 5.0
 """How long after the schedule's end answers and late arrivals are waited for."""
 
 LATE_NS = 10_000_000
+UNANSWERED = "no answer when the load generator ended"
 PREPARE_S = 30.0
 Event = dict[str, list[Any]]
 
@@ -75,6 +77,16 @@ class SteadyTime:
         return getattr(time, name)
 
 
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """A request that was sent and has no answer yet."""
+
+    intended_ns: int | None
+    start_ns: int
+    method: str
+    name: str
+
+
 class RecordingHook(EventHook):
     """Locust's request event: the row first, then the listeners, none of which can lose it."""
 
@@ -82,13 +94,16 @@ class RecordingHook(EventHook):
         super().__init__()
         self._recorder = recorder
         self._clock = clock
+        self.over = False
         self.unrecorded = 0
+        self.underway: dict[object, Underway] = {}
         self.failures: Counter[tuple[str, str]] = Counter()
 
     def fire(self, *, reverse: bool = False, **request: Any) -> None:
         """Record the request, then tell every listener."""
         try:
-            self._record(request)
+            if not self.over:
+                self._record(request)
         except Exception as error:
             self.unrecorded += 1
             text = f"a request could not be recorded: {error_text(error)}"
@@ -122,12 +137,58 @@ class RecordingHook(EventHook):
 
     def _intended(self, start_ns: int) -> int | None:
         """The arrival's instant for the first request of its task; None in a closed loop."""
+        due_ns = self._due(start_ns)
+        greenlet = gevent.getcurrent()
+        if getattr(greenlet, "arrival", None) is not None:
+            greenlet.arrival = None
+        return due_ns
+
+    def _due(self, start_ns: int) -> int | None:
         greenlet = gevent.getcurrent()
         arrival: Arrival | None = getattr(greenlet, "arrival", None)
         if arrival is not None:
-            greenlet.arrival = None
             return self._clock.utc_ns(arrival.intended_ns)
         return start_ns if getattr(greenlet, "in_open_loop", False) else None
+
+    def follow(self, session: type) -> None:
+        """Know of every request of a kind of session from its start on, not only at its end."""
+        send = session.request  # type: ignore[attr-defined]
+
+        def request(client: Any, method: Any, url: Any, name: Any = None, **rest: Any) -> Any:
+            start_ns = self._clock.now_ns()
+            ticket, called = object(), str(name or url)
+            self.underway[ticket] = Underway(self._due(start_ns), start_ns, str(method), called)
+            try:
+                answer = send(client, method, url, name, **rest)
+            except gevent.GreenletExit:
+                raise  # its user was ended: nobody waits for the answer any more
+            except BaseException:
+                self.underway.pop(ticket, None)
+                raise
+            self.underway.pop(ticket, None)
+            return answer
+
+        session.request = request  # type: ignore[attr-defined]
+
+    def give_up(self) -> int:
+        """What has no answer yet becomes rows: without them a hung service looks like a quick one.
+
+        Their times are lower bounds, and nothing is recorded any more. Returns how many they are.
+        """
+        self.over = True
+        left, self.underway = self.underway, {}
+        for sent in left.values():
+            self._recorder.record(
+                intended_ns=sent.intended_ns,
+                start_ns=sent.start_ns,
+                service_ns=self._clock.now_ns() - sent.start_ns,
+                method=sent.method,
+                name=sent.name,
+                status=None,
+                response_bytes=None,
+                error=UNANSWERED,
+            )
+        return len(left)
 
 
 def gate_tasks(gate: Gate) -> None:
@@ -168,6 +229,7 @@ class Generator:
         self.gate = self._make_gate()
         self._task_errors: Counter[str] = Counter()
         self._cpu_share = 0.0
+        self._waiting: list[int] = []
         self._finished = gevent.event.Event()
 
     def _make_gate(self) -> Gate | None:
@@ -186,6 +248,8 @@ class Generator:
         events.request = self.hook
         for module in (locust.clients, locust.contrib.fasthttp):
             vars(module)["time"] = SteadyTime(self.clock)
+        for session in (locust.clients.HttpSession, locust.contrib.fasthttp.FastHttpSession):
+            self.hook.follow(session)
         random.seed(self.load.seed)
         classes, _shapes = load_locustfile(self.load.scenario)
         if not classes:
@@ -235,7 +299,7 @@ class Generator:
         self.recorder.timeline = Timeline(
             start_utc_ns, measure_utc_ns, measure_utc_ns + self.measure_ns
         )
-        gevent.spawn(self._watch_cpu, start_ns + self.warmup_ns)
+        gevent.spawn(self._watch_measure, start_ns + self.warmup_ns)
         end_ns = start_ns + self.warmup_ns + self.measure_ns
         if self.gate:
             keep_time(self.gate, start_ns)
@@ -252,11 +316,17 @@ class Generator:
                 while not self.gate.settled:
                     gevent.sleep(0.005)
 
-    def _watch_cpu(self, measure_start_ns: int) -> None:
+    def _watch_measure(self, measure_start_ns: int) -> None:
         _sleep_until(measure_start_ns)
         before_ns = time.process_time_ns()
+        self._count_waiting()
         _sleep_until(measure_start_ns + self.measure_ns)
+        self._count_waiting()
         self._cpu_share = (time.process_time_ns() - before_ns) / max(1, self.measure_ns)
+
+    def _count_waiting(self) -> None:
+        if self.gate:
+            self._waiting.append(self.gate.unanswered)
 
     def report_live(self) -> None:
         """Tell the rate of the last half second, for ever, and keep rows flowing to the spool."""
@@ -275,16 +345,18 @@ class Generator:
         if self.gate is None:
             self._runner.stop()
         events.test_stop.fire(environment=self.environment)
+        unanswered = self.hook.give_up()
         self.recorder.flush()
-        self.tell(done={"load": self.account(busy), "events": self.events()})
+        self.tell(done={"load": self.account(busy, unanswered), "events": self.events()})
 
-    def account(self, busy: int) -> dict[str, Any]:
+    def account(self, busy: int, unanswered: int) -> dict[str, Any]:
         """The LoadRecord as plain data."""
         gate = self.gate
         lags = np.array(gate.lags_ns if gate else [], dtype=np.int64)
         quantiles = np.quantile(lags, [0.5, 0.99, 1.0]).astype(int).tolist() if lags.size else None
         p50, p99, largest = quantiles or (None, None, None)
         arrivals = self.load.arrivals
+        waiting = self._waiting if len(self._waiting) == 2 else (None, None)
         record = LoadRecord(
             planned=gate.planned if gate else None,
             sent=self.recorder.sent,
@@ -292,13 +364,16 @@ class Generator:
             failed=self.recorder.failed,
             not_sent=gate.not_sent if gate else 0,
             late=int((lags > LATE_NS).sum()),
-            unrecorded=self.hook.unrecorded + busy,
+            unrecorded=self.hook.unrecorded + max(0, busy - unanswered),
             lag_p50_ns=p50,
             lag_p99_ns=p99,
             lag_max_ns=largest,
             cpu_share=self._cpu_share,
             in_flight_max_reached=bool(gate and arrivals and gate.backlog_max > 0),
             locust_version=version("locust"),
+            unanswered=unanswered,
+            waiting_before=waiting[0],
+            waiting_after=waiting[1],
         )
         return {name: getattr(record, name) for name in record.__slots__}
 

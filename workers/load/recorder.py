@@ -31,9 +31,10 @@ class Timeline:
     end_ns: int
 
     def phase(self, time_ns: int) -> str:
-        """The phase to which a request of this instant belongs."""
-        if time_ns < self.start_ns:
-            return "idle"
+        """The phase to which a request of this instant belongs.
+
+        What users do before their first task is warmup too.
+        """
         if time_ns < self.measure_ns:
             return "warmup"
         return "measure" if time_ns < self.end_ns else "cooldown"

@@ -138,6 +138,7 @@ class ProcessSampler:
         self._ended = [0, 0, 0, 0]  # minor and major faults, user and system ticks
         self._listed_ns = -DESCENDANTS_EVERY_NS
         self._strangers: frozenset[int] = frozenset()
+        self.others_rss_bytes = 0
         self._main: ProcessFiles | None = None
         with contextlib.suppress(OSError):
             self._main = ProcessFiles(main_pid)
@@ -153,6 +154,7 @@ class ProcessSampler:
             self._listed_ns = now_ns
             self._refresh()
         total = self._sum(main) if self._others or any(self._ended) else main
+        self.others_rss_bytes = (total.rss_kib - main.rss_kib) * 1024
         return self._row(main, total, self._limiter.read() or _NO_GROUP)
 
     def reset_peak(self) -> bool:

@@ -67,7 +67,7 @@ class SampleLoop:
         # with the process and its group.
         self._peaks_phase = phase()
         self._rss_peak_is_phase = self._group_peak_is_phase = True
-        self._sampled_peak_bytes = 0
+        self._sampled_peak_bytes = self._others_peak_bytes = 0
         self._failure: Exception | None = None
         self.latest: MemorySample | None = None
         self.gaps = 0
@@ -103,12 +103,23 @@ class SampleLoop:
                 rss if self._rss_peak_is_phase else None,
                 group.peak_bytes if group and self._group_peak_is_phase else None,
                 self._sampled_peak_bytes or None,
+                self._others_peak_bytes or None,
             )
-            self._sampled_peak_bytes = 0
+            self._sampled_peak_bytes = self._others_peak_bytes = 0
             self._rss_peak_is_phase = self._sampler.reset_peak()
             self._group_peak_is_phase = self._limiter.reset_peak()
             self._peaks_phase = self._phase()
         return peak
+
+    def end_phase(self) -> int | None:
+        """Call right before the phase changes: its last sample, whatever the interval.
+
+        Gives the tree's processor time since its start; None when it has ended.
+        """
+        if not self._take():
+            return None
+        assert self.latest
+        return self.latest.cpu_user_ns + self.latest.cpu_system_ns
 
     def _run(self) -> None:
         try:
@@ -145,25 +156,30 @@ class SampleLoop:
         with self._lock:
             time_ns, phase = time.monotonic_ns(), self._phase()
             sample = self._sampler.sample()
-            peaks_hold = phase == self._peaks_phase
-            if sample and peaks_hold:
-                self._sampled_peak_bytes = max(self._sampled_peak_bytes, sample.rss_bytes)
-        if sample is None:
-            return False
-        row = (self._clock.utc_ns(time_ns), phase, *sample)
+            if sample is None:
+                return False
+            self._rows.append(self._row(time_ns, phase, sample))
+            self.latest = sample
+            self.samples += 1
+        return True
+
+    def _row(self, time_ns: int, phase: str, sample: MemorySample) -> tuple[Any, ...]:
         # Between the phase's change and the reset, the kernel's peaks are still the old phase's.
+        peaks_hold = phase == self._peaks_phase
+        row = (self._clock.utc_ns(time_ns), phase, *sample)
         if not (peaks_hold and self._rss_peak_is_phase):
             row = _without(row, _PEAK)
         if not peaks_hold:
-            row = _without(row, _GROUP_PEAK)
-        self._rows.append(row)
-        self.latest = sample
-        self.samples += 1
-        return True
+            return _without(row, _GROUP_PEAK)
+        self._sampled_peak_bytes = max(self._sampled_peak_bytes, sample.rss_bytes)
+        others_bytes = self._sampler.others_rss_bytes
+        self._others_peak_bytes = max(self._others_peak_bytes, others_bytes)
+        return row
 
     def _flush(self) -> None:
-        if self._rows:
+        with self._lock:
             rows, self._rows = self._rows, []
+        if rows:
             self._sink(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
         if self._untold_gaps and self._on_event:
             missed, self._untold_gaps = self._untold_gaps, 0
