@@ -145,6 +145,25 @@ def _comparison_of(archive_path: Path, run_names: list[str]) -> Comparison:
         return database.comparison()
 
 
+def write_report(archive_path: Path, run_name: str, output: Path | None, *, form: str) -> None:
+    """A run's report: a page into a file, what is short to standard output, if not told where."""
+    from results.archive import Archive
+    from results.report.page import render_report
+
+    run_id = Archive(archive_path).run(run_name).run_id
+    text = render_report(archive_path, run_id, form)
+    if output is None and form == "html":
+        output = Path(f"{run_id}.html")
+    if output is None or str(output) == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{output} can't be written to: {error.strerror}") from error
+    sys.stdout.write(f"wrote {output} ({format_bytes(len(text.encode()))})\n")
+
+
 def print_query(
     archive_path: Path, sql: str, console: Console, *, form: str, timeout_s: float
 ) -> None:

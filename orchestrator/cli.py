@@ -44,6 +44,15 @@ class TableFormat(StrEnum):
     parquet = "parquet"
 
 
+class ReportFormat(StrEnum):
+    """What `bench report` writes."""
+
+    html = "html"
+    md = "md"
+    csv = "csv"
+    json = "json"
+
+
 MatrixPath = Annotated[Path, typer.Argument(help="The matrix file.", show_default=False)]
 ArchivePath = Annotated[
     Path | None,
@@ -181,6 +190,27 @@ def compare(
         _console(),
         style="json" if as_json else "markdown" if markdown else "table",
     )
+
+
+@app.command()
+def report(
+    run_name: RunName = "latest",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write, `-` for standard output."),
+    ] = None,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="A page, or only the comparison.")
+    ] = ReportFormat.html,
+    archive: ArchivePath = None,
+) -> None:
+    """Write one page about a run: verdict, charts, doubts, provenance. It opens anywhere, offline.
+
+    Example: bench report latest -o report.html
+    """
+    from orchestrator.answers import write_report
+
+    write_report(_archive_path(archive), run_name, output, form=form.value)
 
 
 @app.command()

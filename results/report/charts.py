@@ -1,0 +1,515 @@
+"""The charts as Vega-Lite, made with Altair; their data stays beside them, as named tables.
+
+Colours are CSS variables (`var(--c0)`): the SVG in the page follows the theme, also in print. Every
+chart has a parameter `shown`, the configurations that are switched on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import altair as alt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from results.metrics import METRICS
+from results.report.forest import mark_of
+
+COLOURS: Final = 8
+"""Colours of configurations in the style sheet; more configurations begin again."""
+
+_LATENCY_LABEL: Final = (
+    "datum.value < 0.9995 ? format(datum.value * 1000, '~r') + ' µs' : "
+    "datum.value < 999.5 ? format(datum.value, '~r') + ' ms' : "
+    "format(datum.value / 1000, '~r') + ' s'"
+)
+_SECONDS: Final = "seconds since measure began"
+_SHOWN: Final = "indexof(shown, datum.configuration) >= 0"
+_VERDICTS: Final = ("better", "worse", "equivalent", "none", "open", "invalid")
+_HOLLOW: Final = ("none", "open")
+_VERDICT_SHAPES: Final = ("diamond", "triangle-up", "square", "circle", "circle", "cross")
+_NAMES: Final = alt.Axis(ticks=False, domain=False, labelLimit=120, offset=10)
+"""Configurations beside their rows; a mark at the edge does not cover a name."""
+_CONFIG: Final[dict[str, Any]] = {
+    "background": None,
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "mark": {"aria": False},
+    "axis": {
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "titleFontWeight": "normal",
+        "gridColor": "var(--line)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+    },
+    # Titles lie on top and labels have one width: charts below each other share their time.
+    "axisY": {
+        "minExtent": 46,
+        "titleAngle": 0,
+        "titleAlign": "left",
+        "titleBaseline": "bottom",
+        "titleX": -46,
+        "titleY": -8,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One picture: its specification and the tables that it draws."""
+
+    name: str
+    description: str
+    """For who can't see it: what is on the axes and what the marks are."""
+    spec: dict[str, Any]
+    tables: dict[str, pa.Table]
+    zoom: bool = False
+    configuration: str = ""
+    """The only configuration that it shows, if it is about one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Which configuration has which colour, the same in all charts."""
+
+    configurations: tuple[str, ...]
+
+    @property
+    def colour(self) -> alt.Color:
+        """By configuration, without a legend: the page has one for all."""
+        colours = [colour_of(index) for index in range(len(self.configurations))]
+        scale = alt.Scale(domain=list(self.configurations), range=colours)
+        return alt.Color("configuration:N", scale=scale, legend=None)
+
+    def finish(self, chart: Any, description: str) -> dict[str, Any]:
+        """The specification with what all charts share."""
+        # Checking against the schema takes half of the time; the tests draw every chart.
+        spec: dict[str, Any] = chart.to_dict(validate=False)
+        spec["config"] = _CONFIG
+        spec["description"] = description
+        spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+        shown = {"name": "shown", "value": list(self.configurations)}
+        spec["params"] = [shown, *spec.get("params", [])]
+        return spec
+
+
+def colour_of(index: int) -> str:
+    """The colour of a configuration by its place."""
+    return f"var(--c{index % COLOURS})"
+
+
+def _zoom() -> alt.Parameter:
+    """Drag to move, Ctrl and wheel to zoom: a wheel alone scrolls the page."""
+    wheel = "wheel![event.ctrlKey]"
+    return alt.selection_interval(name="zoom", bind="scales", encodings=["x"], zoom=wheel)
+
+
+def _chart(table: str) -> alt.Chart:
+    """The rows of the configurations that are switched on; the whole chart gets its size."""
+    return alt.Chart(alt.NamedData(table)).transform_filter(_SHOWN)
+
+
+def _plain(table: str) -> alt.Chart:
+    return alt.Chart(alt.NamedData(table))
+
+
+def _second(domain: tuple[float, float]) -> alt.X:
+    """The time of a trial; charts of one panel share its `domain`."""
+    scale = alt.Scale(domain=list(domain), nice=False)
+    axis = alt.Axis(grid=False, tickCount=8, tickMinStep=1)
+    return alt.X("second:Q", title=_SECONDS, scale=scale, axis=axis)
+
+
+def _extent(table: pa.Table, column: str) -> tuple[float, float]:
+    found = pc.min_max(table[column]).as_py()
+    return found["min"], found["max"]
+
+
+def memory_chart(
+    palette: Palette, samples: pa.Table, phases: pa.Table, marks: pa.Table, limits: pa.Table
+) -> Chart:
+    """Resident memory of every trial over its time, with phases, limits and deaths."""
+    colour = palette.colour
+    second = _second(_extent(samples, "second"))
+    hover = alt.selection_point(
+        name="hover", fields=["trial_id"], on="pointerover", nearest=True, empty=False
+    )
+    mib = alt.Y("mib:Q", title="resident memory, MiB", axis=alt.Axis(tickCount=6))
+    base = _chart("samples").transform_calculate(mib="datum.rss_bytes / 1048576")
+    lines = base.mark_line(clip=True, strokeJoin="round").encode(
+        x=second, y=mib, color=colour, detail="trial_id:N",
+        strokeWidth=alt.when(hover).then(alt.value(2.6)).otherwise(alt.value(1.2)),
+        strokeDash=alt.when("datum.counted").then(alt.value([1, 0])).otherwise(alt.value([4, 3])),
+        opacity=alt.when("datum.counted").then(alt.value(0.85)).otherwise(alt.value(0.6)),
+    ).add_params(_zoom())  # fmt: skip
+    points = base.mark_point(filled=True, size=50, clip=True).encode(
+        x=second, y=mib, color=colour,
+        opacity=alt.when(hover).then(alt.value(0.9)).otherwise(alt.value(0)),
+        tooltip=[
+            alt.Tooltip("trial_id:N", title="trial"),
+            alt.Tooltip("configuration:N"),
+            alt.Tooltip("phase:N"),
+            alt.Tooltip("second:Q", format=".1f", title="second"),
+            alt.Tooltip("mib:Q", format=",.1f", title="RSS, MiB"),
+        ],
+    ).add_params(hover)  # fmt: skip
+    layers = [*_phase_layers(phases), lines, *_limit_layers(colour, limits), points]
+    layers += _death_layers(marks)
+    description = (
+        f"Line chart: resident memory in MiB of {_count(samples)} trials against seconds since "
+        "phase measure began; one line for each trial, in the colour of its configuration."
+    )
+    chart = alt.layer(*layers, height=320, width="container")
+    tables = {"samples": samples, "phases": phases, "marks": marks, "limits": limits}
+    return Chart("memory", description, palette.finish(chart, description), tables, zoom=True)
+
+
+def _count(table: pa.Table) -> int:
+    return int(pc.count_distinct(table["trial_id"]).as_py()) if table.num_rows else 0
+
+
+def _phase_layers(phases: pa.Table) -> list[alt.Chart]:
+    """The measure phase as a band, the borders of the others, and names where there is room."""
+    if not phases.num_rows:
+        return []
+    whole_s = pc.max(phases["end_s"]).as_py() - pc.min(phases["begin_s"]).as_py()
+    band = _plain("phases").transform_filter("datum.phase == 'measure'")
+    room = f"(datum.end_s - datum.begin_s) * width > {whole_s * 52!r}"
+    names = _plain("phases").transform_filter(room)
+    names = names.transform_calculate(second="(datum.begin_s + datum.end_s) / 2")
+    return [
+        band.mark_rect(color="var(--band)", clip=True).encode(x="begin_s:Q", x2="end_s:Q"),
+        _plain("phases")
+        .mark_rule(color="var(--line)", strokeDash=[2, 3], clip=True)
+        .encode(x="begin_s:Q"),
+        names.mark_text(color="var(--muted)", y=9, fontSize=11, clip=True).encode(
+            x="second:Q", text="phase:N"
+        ),
+    ]
+
+
+def _limit_layers(colour: alt.Color, limits: pa.Table) -> list[alt.Chart]:
+    if not limits.num_rows:
+        return []
+    base = _chart("limits").transform_calculate(mib="datum.bytes / 1048576")
+    rule = base.mark_rule(strokeWidth=1.5, strokeDash=[7, 4]).encode(y="mib:Q", color=colour)
+    layers = [rule]
+    style: dict[str, Any] = {"align": "left", "dy": -8, "fontSize": 11, "fontWeight": "bold"}
+    for column in sorted(set(limits["column"].to_pylist())):
+        own = base.transform_filter(f"datum.column === {column}")
+        place = {"x": alt.value(5 + 145 * column), "y": "mib:Q", "text": "label:N"}
+        # Lines run behind the words: a rim of the background keeps them readable.
+        rim = own.mark_text(stroke="var(--card)", strokeWidth=4, strokeJoin="round", **style)
+        layers += [rim.encode(**place), own.mark_text(**style).encode(color=colour, **place)]
+    return layers
+
+
+def _death_layers(marks: pa.Table) -> list[alt.Chart]:
+    if not marks.num_rows:
+        return []
+    base = _chart("marks").transform_calculate(mib="datum.rss_bytes / 1048576")
+    cross = base.mark_point(
+        shape="M-1,-1L1,1M1,-1L-1,1", size=120, stroke="var(--worse)", strokeWidth=3, clip=True
+    ).encode(
+        x="second:Q",
+        y="mib:Q",
+        tooltip=[
+            alt.Tooltip("trial_id:N", title="trial"),
+            alt.Tooltip("cause:N"),
+            alt.Tooltip("text:N", title="what happened"),
+        ],
+    )
+    words = base.mark_text(dy=-12, color="var(--worse)", fontSize=11, clip=True).encode(
+        x="second:Q", y="mib:Q", text="cause:N"
+    )
+    return [cross, words]
+
+
+def gc_strip(palette: Palette, cycles: pa.Table, phases: pa.Table, samples: pa.Table) -> Chart:
+    """Over the time of `samples`: one row for each trial, one tick for each garbage collection."""
+    rows = max(1, _count(cycles))
+    ticks = (
+        _chart("cycles")
+        .mark_tick(thickness=1.6, clip=True)
+        .encode(
+            x=_second(_extent(samples, "second")),
+            y=alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=70, ticks=False)),
+            color=palette.colour,
+            opacity=alt.Opacity(
+                "cycles:Q", scale=alt.Scale(type="log", range=[0.55, 1]), legend=None
+            ),
+            tooltip=[
+                alt.Tooltip("trial_id:N", title="trial"),
+                alt.Tooltip("second:Q", format=".2f"),
+                alt.Tooltip("cycles:Q", title="cycles in this slice"),
+                alt.Tooltip("stop_us:Q", format=",.0f", title="longest stop, µs"),
+                alt.Tooltip("goal_mib:Q", format=",.0f", title="heap goal, MiB"),
+            ],
+        )
+        .transform_calculate(
+            stop_us="datum.longest_stop_ns / 1000", goal_mib="datum.heap_goal_bytes / 1048576"
+        )
+    )
+    height = min(18 * rows, 720)
+    layers = [*_phase_layers(phases)[:2], ticks.add_params(_zoom())]
+    chart = alt.layer(*layers, width="container", height=height)
+    description = (
+        f"Strip chart: garbage collections of {rows} trials against seconds since phase measure "
+        "began; one row for each trial, one tick for each collection."
+    )
+    spec = palette.finish(chart, description)
+    return Chart("gc-strip", description, spec, {"cycles": cycles, "phases": phases}, zoom=True)
+
+
+def percentile_chart(palette: Palette, points: pa.Table) -> Chart:
+    """Latency and service time by percentile, on a log axis that gives each nine its place."""
+    axis = alt.Axis(
+        values=[1, 2, 10, 100, 1000, 10000],
+        grid=True,
+        labelOverlap=True,
+        labelExpr="{'1': '0 %', '2': '50 %', '10': '90 %', '100': '99 %', '1000': '99.9 %', "
+        "'10000': '99.99 %'}[datum.value]",
+    )
+    scale = alt.Scale(type="log", domain=[1, 10000], nice=False)
+    x = alt.X("one_in:Q", title="share of requests that were faster", scale=scale, axis=axis)
+    base = _chart("points").transform_calculate(
+        ms="datum.median_ns / 1e6", low="datum.low_ns / 1e6", high="datum.high_ns / 1e6"
+    )
+    band = base.transform_filter("datum.kind == 'latency'").mark_area(opacity=0.16)
+    dash = _kinds("kind", {"latency": [1, 0], "service time": [5, 4]})
+    extent = _extent(points, "low_ns")[0], _extent(points, "high_ns")[1]
+    line = base.mark_line(strokeWidth=2.2).encode(
+        x=x, y=_latency_axis("ms", extent), color=palette.colour, strokeDash=dash
+    )
+    seen = base.mark_point(filled=True, size=60, opacity=0).encode(
+        x=x, y="ms:Q", color=palette.colour,
+        tooltip=[
+            alt.Tooltip("configuration:N"), alt.Tooltip("kind:N"),
+            alt.Tooltip("share:Q", format=".4~%", title="percentile"),
+            alt.Tooltip("ms:Q", format=",.3~r", title="median of trials, ms"),
+            alt.Tooltip("low:Q", format=",.3~r", title="least trial, ms"),
+            alt.Tooltip("high:Q", format=",.3~r", title="greatest trial, ms"),
+            alt.Tooltip("slower:Q", format=",.0f", title="requests beyond"),
+        ],
+    )  # fmt: skip
+    chart = alt.layer(
+        band.encode(x=x, y=_latency_axis("low", extent), y2="high:Q", color=palette.colour),
+        line.transform_filter("datum.slower >= 10"),
+        # From the last point that counts on, so that the line does not break.
+        line.transform_filter("datum.slower < 11.3").encode(opacity=alt.value(0.4)),
+        seen,
+        width="container",
+        height=340,
+    )
+    description = (
+        "Line chart on two log axes: latency from the intended start (solid) and service time "
+        "(dashed) against the share of requests that were faster, up to 99.99 %, by configuration."
+    )
+    return Chart("percentiles", description, palette.finish(chart, description), {"points": points})
+
+
+def _latency_axis(field: str, extent_ns: tuple[float, float]) -> alt.Y:
+    """A log axis with two labels for each decade, as far as there is data."""
+    low, high = (value / 1e6 for value in extent_ns)
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    steps = [factor * 10.0**decade for decade in decades for factor in (1, 3)]
+    # From the step below the least value to the step above the greatest.
+    low = max((step for step in steps if step <= low), default=low)
+    high = min((step for step in steps if step >= high), default=high)
+    ticks = [float(f"{step:.6g}") for step in steps if low <= step <= high]
+    axis = alt.Axis(labelExpr=_LATENCY_LABEL, values=ticks)
+    scale = alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False)
+    return alt.Y(f"{field}:Q", title="latency", scale=scale, axis=axis)
+
+
+def _kinds(field: str, kinds: dict[str, list[int]]) -> alt.StrokeDash:
+    """Which line is which; the words beside the chart tell it."""
+    scale = alt.Scale(domain=list(kinds), range=list(kinds.values()))
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=None)
+
+
+def over_time_chart(palette: Palette, seconds: pa.Table) -> Chart:
+    """p50 and p99 by second, medians over trials."""
+    base = _chart("seconds").transform_calculate(
+        p50="datum.p50_ns / 1e6", p99="datum.p99_ns / 1e6", slowest="datum.slowest_ns / 1e6"
+    )
+    folded = base.transform_fold(["p50", "p99"], as_=["percentile", "ms"])
+    extent = _extent(seconds, "p50_ns")[0], _extent(seconds, "p99_ns")[1]
+    first, last = _extent(seconds, "second")
+    rim = max((last - first) * 0.02, 0.1)
+    x, y = _second((first - rim, last + rim)), _latency_axis("ms", extent)
+    dash = _kinds("percentile", {"p99": [1, 0], "p50": [2, 3]})
+    line = folded.mark_line(strokeWidth=2, clip=True).encode(
+        x=x, y=y, color=palette.colour, strokeDash=dash
+    )
+    points = folded.mark_point(size=26, filled=True, opacity=1, clip=True).encode(
+        x=x, y=y, color=palette.colour,
+        tooltip=[
+            alt.Tooltip("configuration:N"), alt.Tooltip("second:Q"),
+            alt.Tooltip("p50:Q", format=",.3~r", title="p50, ms"),
+            alt.Tooltip("p99:Q", format=",.3~r", title="p99, ms"),
+            alt.Tooltip("slowest:Q", format=",.3~r", title="slowest of all trials, ms"),
+            alt.Tooltip("requests:Q", title="requests per second"),
+        ],
+    )  # fmt: skip
+    description = (
+        "Line chart: 50th (dotted) and 99th percentile (solid) of latency by second of phase "
+        "measure on a log axis, medians over trials, by configuration."
+    )
+    both = alt.layer(line.add_params(_zoom()), points, width="container", height=260)
+    spec = palette.finish(both, description)
+    return Chart("latency-over-time", description, spec, {"seconds": seconds}, zoom=True)
+
+
+def heat_maps(palette: Palette, cells: pa.Table) -> list[Chart]:
+    """How many requests had which latency in which second: a map for each configuration."""
+    if not cells.num_rows:
+        return []
+    seconds = sorted(set(cells["second"].to_pylist()))
+    step = min((b - a for a, b in pairwise(seconds)), default=1)
+    found = []
+    for index, name in enumerate(palette.configurations):
+        own = cells.filter(pc.equal(cells["configuration"], name))
+        if own.num_rows:
+            found.append(_heat_map(palette, cells, own, (index, name), (seconds[-1], step)))
+    return found
+
+
+def _heat_map(
+    palette: Palette, cells: pa.Table, own: pa.Table, of: tuple[int, str], time: tuple[int, int]
+) -> Chart:
+    index, name = of
+    last, step = time
+    most = max(2, pc.max(cells["requests"]).as_py())
+    extent = _extent(cells, "low_ns")[0], _extent(cells, "high_ns")[1]
+    chart = (
+        _chart("cells")
+        .transform_calculate(
+            low="datum.low_ns / 1e6", high="datum.high_ns / 1e6", until=f"datum.second + {step}"
+        )
+        .mark_rect(color=colour_of(index))
+        .encode(
+            x=alt.X(
+                "second:Q",
+                title=_SECONDS,
+                scale=alt.Scale(domain=[0, last + step], nice=False),
+                axis=alt.Axis(grid=False, tickCount=6),
+            ),
+            x2="until:Q",
+            y=_latency_axis("low", extent),
+            y2="high:Q",
+            opacity=alt.Opacity(
+                "requests:Q",
+                scale=alt.Scale(type="log", domain=[1, most], range=[0.14, 1]),
+                legend=None,
+            ),
+            tooltip=[
+                alt.Tooltip("second:Q"),
+                alt.Tooltip("low:Q", format=",.3~r", title="from, ms"),
+                alt.Tooltip("high:Q", format=",.3~r", title="to, ms"),
+                alt.Tooltip("requests:Q", title="requests, all trials"),
+            ],
+        )
+    )
+    description = (
+        f"Heat map of {name}: number of requests by second of phase measure and latency on a log "
+        "axis; the darker, the more."
+    )
+    spec = palette.finish(chart.properties(width="container", height=220), description)
+    return Chart(f"heat-{index}", description, spec, {"cells": own}, configuration=name)
+
+
+def gc_chart(palette: Palette, trials: pa.Table, field: str, title: str) -> Chart:
+    """One dot for each trial, a bar at the median of its configuration."""
+    order = [n for n in palette.configurations if n in set(trials["configuration"].to_pylist())]
+    y = alt.Y("configuration:N", title=None, sort=order, axis=_NAMES)
+    number = alt.Axis(format="~%" if field == "gc_cpu_share" else "~s", tickCount=5)
+    x = alt.X(f"{field}:Q", title=title, axis=number, scale=alt.Scale(zero=True))
+    base = _chart("trials")
+    dots = base.mark_point(filled=True, size=75, opacity=0.75).encode(
+        x=x, y=y, color=palette.colour,
+        tooltip=[
+            alt.Tooltip("trial_id:N", title="trial"), alt.Tooltip("block:Q"),
+            alt.Tooltip("gc_cpu_share:Q", format=".2%", title="GC CPU"),
+            alt.Tooltip("cycles:Q"),
+            alt.Tooltip("longest_stop_ns:Q", format=",", title="longest stop, ns"),
+        ],
+    )  # fmt: skip
+    median = base.mark_tick(thickness=3, size=24).encode(
+        x=alt.X(f"median({field}):Q"), y=y, color=palette.colour
+    )
+    description = f"Dot plot: {title} of each trial by configuration, with a bar at the median."
+    both = alt.layer(dots, median, width="container", height=34 * len(order) + 8)
+    spec = palette.finish(both, description)
+    return Chart(f"gc-{field.replace('_', '-')}", description, spec, {"trials": trials})
+
+
+def ablation_chart(palette: Palette, comparison: pa.Table, metric: str) -> Chart | None:
+    """What each configuration changes against the baseline, in one metric."""
+    rows = comparison.filter(pc.equal(comparison["metric"], metric))
+    rows = rows.filter(pc.is_valid(rows["change"]))
+    if not rows.num_rows:
+        return None
+    relative = all(rows["relative"].to_pylist())
+    marks = pa.array([mark_of(verdict) for verdict in rows["verdict"].to_pylist()])
+    rows = rows.append_column("mark", marks)
+    added = "1 + " if relative else ""
+    base = _chart("rows").transform_calculate(
+        at=f"{added}datum.change",
+        low=f"isValid(datum.change_low) ? {added}datum.change_low : {added}datum.change",
+        high=f"isValid(datum.change_high) ? {added}datum.change_high : {added}datum.change",
+    )
+    label = METRICS[metric].label
+    x = alt.X("at:Q", **_change_axis(label, relative=relative))
+    y = alt.Y("configuration:N", title=None, sort=None, axis=_NAMES)
+    scale = [f"var(--{name})" for name in _VERDICTS]
+    colours = alt.Scale(domain=list(_VERDICTS), range=scale)
+    colour = alt.Color("mark:N", scale=colours, legend=None)
+    stroke = alt.Stroke("mark:N", scale=colours, legend=None)
+    hollow = [
+        c if name not in _HOLLOW else "var(--card)"
+        for name, c in zip(_VERDICTS, scale, strict=True)
+    ]
+    fill = alt.Fill("mark:N", scale=alt.Scale(domain=list(_VERDICTS), range=hollow), legend=None)
+    shape = alt.Shape(
+        "mark:N", scale=alt.Scale(domain=list(_VERDICTS), range=list(_VERDICT_SHAPES)), legend=None
+    )
+    zero = alt.Chart(alt.NamedData("rows")).mark_rule(color="var(--muted)")
+    tooltip = [
+        alt.Tooltip("configuration:N"), alt.Tooltip("change:Q", format="+.1%" if relative else "+"),
+        alt.Tooltip("verdict:N"), alt.Tooltip("pairs:Q", title="blocks"),
+    ]  # fmt: skip
+    chart = alt.layer(
+        zero.encode(x=alt.datum(1 if relative else 0)),
+        base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour),
+        base.mark_point(size=110, opacity=1, strokeWidth=2).encode(
+            x=x, y=y, stroke=stroke, fill=fill, shape=shape, tooltip=tooltip
+        ),
+        width="container",
+        height=34 * rows.num_rows + 8,
+    )
+    description = (
+        f"Interval chart: change of {label} of each configuration against the baseline, with its "
+        "confidence interval; shape and colour tell the verdict."
+    )
+    spec = palette.finish(chart, description)
+    return Chart(f"ablation-{metric.replace('_', '-')}", description, spec, {"rows": rows})
+
+
+def _change_axis(label: str, *, relative: bool) -> dict[str, Any]:
+    title = f"change of {label} against the baseline"
+    if not relative:
+        return {"title": title, "scale": alt.Scale(zero=True)}
+    return {
+        "title": title,
+        "scale": alt.Scale(type="log", nice=False, padding=24),
+        "axis": alt.Axis(
+            labelExpr="datum.value == 1 ? '0' : format(datum.value - 1, '+.3~p')", tickCount=6
+        ),
+    }

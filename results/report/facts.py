@@ -1,0 +1,215 @@
+"""Validity and provenance of a run as plain rows: may it be believed, and what exactly was run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from results.metrics import format_bytes, format_time
+from results.record import TrialRecord
+from results.report.data import ReportData
+
+_HIDDEN_VARIABLES: Final = ("HEAPGATE_PAD", "HEAPGATE_RUN", "HOME", "LANG", "PATH", "TZ")
+"""What every service gets alike says nothing about a configuration."""
+_LIMIT_NAMES: Final = {
+    "memory_max_bytes": "memory, hard",
+    "memory_high_bytes": "memory, soft",
+    "cpus": "processors",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A plain table: what it is called, heads, rows of text, which columns are numbers."""
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[int] = frozenset()
+    left_out: int = 0
+    """Rows that are not shown."""
+
+
+def when(time_ns: int | None) -> str:
+    """A time for a person, in UTC."""
+    return f"{datetime.fromtimestamp(time_ns // 10**9, UTC):%Y-%m-%d %H:%M:%S}" if time_ns else "–"
+
+
+def run_facts(data: ReportData) -> list[tuple[str, str]]:
+    """What is known of the whole run."""
+    document = data.run.document
+    counted = sum(bool(value) for value in data.answers["trials"].rows["counted"].to_pylist())
+    planned = len(document["planned"])
+    return [
+        ("run", data.run.run_id),
+        ("status", data.run.status),
+        ("began (UTC)", when(document["started_ns"])),
+        ("ended (UTC)", when(document["finished_ns"])),
+        ("trials that count", f"{counted} of {planned} planned"),
+        ("blocks", str(document["blocks"])),
+        ("seed", str(document["seed"])),
+        ("matrix", str(document["matrix_path"])),
+        ("versions", _versions(data.records) or f"heapgate {document['heapgate_version']}"),
+    ]
+
+
+def _versions(records: Sequence[TrialRecord]) -> str:
+    found = sorted({f"{name} {v}" for record in records for name, v in record.versions.items()})
+    return ", ".join(found)
+
+
+def configuration_grid(data: ReportData) -> Grid:
+    """What each configuration asks for, as the services were told."""
+    rows = []
+    for name in data.configurations:
+        build = data.run.document["builds"].get(name, {})
+        record = next((r for r in data.records if r.configuration == name), None)
+        rows.append(
+            (
+                name,
+                str(build.get("go_version") or "–"),
+                _environment(record) or "–",
+                " ".join(build.get("build_flags") or ()) or "–",
+                format_bytes(build["size_bytes"]) if build.get("size_bytes") else "–",
+                str(build.get("sha256") or "–"),
+            )
+        )
+    heads = ("configuration", "Go", "environment", "build flags", "size", "SHA-256")
+    return Grid("What was run", heads, tuple(rows), frozenset({4}))
+
+
+def _environment(record: TrialRecord | None) -> str:
+    if record is None:
+        return ""
+    pairs = record.spec["service"].get("environment", ())
+    return " ".join(f"{name}={value}" for name, value in pairs if name not in _HIDDEN_VARIABLES)
+
+
+def build_infos(data: ReportData) -> list[tuple[str, str]]:
+    """Configuration and what its binary says of itself (`go version -m`)."""
+    builds = data.run.document["builds"]
+    named = [name for name in data.configurations if name in builds]
+    return [(name, str(builds[name].get("build_info") or "–")) for name in named]
+
+
+def node_grid(data: ReportData) -> Grid:
+    """Every fact of every node; a node that changed within the run has several columns."""
+    nodes: dict[str, list[dict[str, Any]]] = {}
+    for record in data.records:
+        known = nodes.setdefault(record.node_id, [])
+        if record.node not in known:
+            known.append(record.node)
+    columns = [
+        (name if len(states) == 1 else f"{name} ({number})", state)
+        for name, states in sorted(nodes.items())
+        for number, state in enumerate(states, 1)
+    ]
+    facts = dict.fromkeys(fact for _, state in columns for fact in state)
+    rows = tuple(
+        (fact.replace("_", " "), *(_fact(fact, state.get(fact)) for _, state in columns))
+        for fact in facts
+    )
+    return Grid("Nodes", ("fact", *(name for name, _ in columns)), rows)
+
+
+def _fact(name: str, value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if name.endswith("_bytes") and isinstance(value, int):
+        return f"{format_bytes(value)} ({value:,})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def limit_grid(data: ReportData) -> Grid:
+    """Limits as asked for and as the system told them afterwards."""
+    rows = []
+    for row in data.answers["limits"].rows.to_pylist():
+        state = "in force" if row["enforced"] else f"not in force: {row['reason']}"
+        rows.append(
+            (
+                row["configuration"],
+                _LIMIT_NAMES.get(row["name"], row["name"]),
+                _limit(row["name"], row["asked"]),
+                _limit(row["name"], row["read_back"]),
+                row["mechanism"] or "–",
+                state,
+                str(row["trials"]),
+            )
+        )
+    heads = ("configuration", "limit", "asked", "read back", "by", "state", "trials")
+    return Grid("Limits", heads, tuple(rows), frozenset({2, 3, 6}))
+
+
+def _limit(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return format_bytes(value) if name.endswith("_bytes") else f"{value:g}"
+
+
+def finding_grids(data: ReportData) -> dict[str, Grid]:
+    """Findings by level: invalid, warning, note; a level without any is left out."""
+    grids = {}
+    found = data.answers["findings"].rows.to_pylist()
+    for level in ("invalid", "warning", "note"):
+        rows = tuple(_finding(row) for row in found if row["level"] == level)
+        if rows:
+            heads = ("configuration", "trials", "what was found", "what helps")
+            grids[level] = Grid(f"{level.capitalize()}s", heads, rows, frozenset({1}))
+    return grids
+
+
+def _finding(row: dict[str, Any]) -> tuple[str, ...]:
+    text = f"{row['text']} ({row['first_trial']})"
+    return row["configuration"], str(row["trials"]), text, row["remedy"] or "–"
+
+
+def uncounted_grid(data: ReportData) -> Grid:
+    """Each trial that does not count, with its reasons."""
+    rows = tuple((trial_id, reason or "–") for trial_id, reason in data.comparison.invalid)
+    return Grid("Trials that do not count", ("trial", "why"), rows)
+
+
+def trial_grid(data: ReportData) -> Grid:
+    """Every trial: counted or not, its load, how well its generator kept time, how it ended."""
+    rows = []
+    for row in data.answers["trials"].rows.to_pylist():
+        state = "counts" if row["counted"] else "valid, repeated" if row["valid"] else "invalid"
+        rows.append(
+            (
+                row["trial_id"],
+                state,
+                _whole(row["measured"]),
+                _whole(row["failed"]),
+                "–" if row["lag_p99_ns"] is None else format_time(row["lag_p99_ns"]),
+                _share(row["generator_cpu_share"]),
+                row["exit_text"] or "–",
+            )
+        )
+    heads = ("trial", "state", "requests", "failed", "generator late (p99)", "its core", "ended")
+    return Grid("Trials", heads, tuple(rows), frozenset({2, 3, 4, 5}))
+
+
+def cut_off(grid: Grid, most: int) -> Grid:
+    """The first rows only."""
+    left = max(0, len(grid.rows) - most)
+    return Grid(grid.caption, grid.heads, grid.rows[:most], grid.numbers, left)
+
+
+def grid_of(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:
+    """A grid whose first column are words and the others numbers."""
+    numbers = frozenset(range(1, len(heads)))
+    return Grid(caption, tuple(heads), tuple(tuple(row) for row in rows), numbers)
+
+
+def _whole(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value * 100:.0f} %"

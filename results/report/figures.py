@@ -1,0 +1,267 @@
+"""The figures of the page in their order: charts, words beside them, a table, the SQL behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+from results.metrics import METRICS, format_bytes, format_time
+from results.report import charts
+from results.report.charts import Chart, Palette
+from results.report.data import Panel, ReportData
+from results.report.facts import Grid, cut_off, grid_of
+
+GRID_ROWS_MAX: Final = 60
+_GO_SIZE: Final = re.compile(r"(\d+)(B|KiB|MiB|GiB|TiB)?")
+_GO_UNITS: Final = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_NO_LIMITS: Final = pa.table({"configuration": pa.array([], pa.string())})
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure: what it shows, its charts, the same as a table, its queries."""
+
+    name: str
+    section: str
+    title: str
+    caption: str
+    charts: tuple[Chart, ...]
+    grids: tuple[Grid, ...]
+    queries: tuple[str, ...]
+
+
+def figures(data: ReportData) -> list[Figure]:
+    """All figures of a run; a figure without any rows is left out."""
+    palette = Palette(tuple(data.configurations))
+    made: list[Figure] = []
+    for number, panel in enumerate(data.panels):
+        title = f" ({panel[1]}, {panel[0]})" if len(data.panels) > 1 else ""
+        found = [
+            *_ablation(data, palette, panel),
+            *_memory(data, palette, panel),
+            *_latency(data, palette, panel),
+            *_gc(data, palette, panel),
+        ]
+        made += [_placed(figure, number, title) for figure in found]
+    return made
+
+
+def _placed(figure: Figure, number: int, title: str) -> Figure:
+    """Names are unique on the page: those of a panel carry its number."""
+    from dataclasses import replace
+
+    own = tuple(replace(chart, name=f"{chart.name}-{number}") for chart in figure.charts)
+    name = f"{figure.name}-{number}"
+    return replace(figure, name=name, title=figure.title + title, charts=own)
+
+
+def _ablation(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure]:
+    if len(data.configurations) <= 2:
+        return
+    rows = data.answers["comparison"].of(panel)
+    found = [
+        chart
+        for metric in data.comparison.settings.primary
+        if metric in METRICS and (chart := charts.ablation_chart(palette, rows, metric))
+    ]
+    if found:
+        yield Figure(
+            "ablation",
+            "comparison",
+            "Each configuration against the baseline",
+            "Change of what decides, with its interval; the shape tells the verdict. The numbers "
+            "are in the tables below.",
+            tuple(found),
+            (),
+            ("comparison",),
+        )
+
+
+def _memory(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure]:
+    samples = data.answers["memory_over_time"].of(panel)
+    phases = data.answers["phase_spans"].of(panel)
+    if not samples.num_rows:
+        return
+    limits, beyond = _limits(data, samples)
+    caption = (
+        "Resident memory of the whole process tree, one line for each trial, moved so that phase "
+        "measure begins at 0. Between samples a peak can hide: the kernel's own peaks are in the "
+        "table. A dashed line is a trial that does not count; ✕ is a death or an OOM kill."
+    )
+    marks = data.answers["memory_marks"].of(panel)
+    yield Figure(
+        "memory",
+        "memory",
+        "Memory over time",
+        " ".join([caption, *beyond]),
+        (charts.memory_chart(palette, samples, phases, marks, limits),),
+        (_memory_grid(data.answers["memory_by_trial"].of(panel)),),
+        ("memory_over_time", "memory_by_trial", "phase_spans", "memory_marks"),
+    )
+    cycles = data.answers["gc_cycles"].of(panel)
+    if cycles.num_rows:
+        yield Figure(
+            "gc-cycles",
+            "memory",
+            "When the collector ran",
+            "One row for each trial (block and position), one tick for each garbage collection; "
+            "close ticks are drawn as one. It moves and zooms with the chart above.",
+            (charts.gc_strip(palette, cycles, phases, samples),),
+            (),
+            ("gc_cycles",),
+        )
+
+
+def _memory_grid(trials: pa.Table) -> Grid:
+    heads = ("trial", "initial RSS", "peak RSS", "peak cgroup", "greatest sample", "ended")
+    names = ("initial_rss_bytes", "peak_rss_bytes", "peak_cgroup_bytes", "sampled_peak_bytes")
+    rows = [
+        (row["trial_id"], *(_bytes(row[name]) for name in names), row["exit_text"] or "–")
+        for row in trials.to_pylist()
+    ]
+    whole = Grid("Memory of each trial", heads, tuple(rows), frozenset({1, 2, 3, 4}))
+    return cut_off(whole, GRID_ROWS_MAX)
+
+
+def _bytes(value: int | None) -> str:
+    return "–" if value is None else format_bytes(value)
+
+
+def _limits(data: ReportData, samples: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The limits that the chart can show, and words about those far above all samples."""
+    highest = max(samples["rss_bytes"].to_pylist())
+    shown: list[dict[str, Any]] = []
+    beyond = []
+    column, last = 0, -highest
+    for value, kind, configuration in sorted(set(_all_limits(data))):
+        if value <= 2.5 * highest:
+            # Words about limits that are close to each other stand side by side.
+            column = column + 1 if value - last < highest * 0.06 else 0
+            last = value
+            label = f"{kind} {format_bytes(value)}"
+            row = {"configuration": configuration, "bytes": value, "label": label}
+            shown.append(row | {"column": column})
+        else:
+            beyond.append(
+                f"The {kind} of {configuration}, {format_bytes(value)}, is far above the chart."
+            )
+    return (pa.Table.from_pylist(shown) if shown else _NO_LIMITS), beyond
+
+
+def _all_limits(data: ReportData) -> Iterator[tuple[int, str, str]]:
+    for row in data.answers["limits"].rows.to_pylist():
+        if row["name"] == "memory_max_bytes" and row["enforced"]:
+            yield int(row["read_back"] or row["asked"]), "hard limit", row["configuration"]
+    for record in data.records:
+        for name, value in record.spec["service"].get("environment", ()):
+            size = _GO_SIZE.fullmatch(value) if name == "GOMEMLIMIT" else None
+            if size:
+                yield int(size[1]) * _GO_UNITS[size[2] or ""], name, record.configuration
+
+
+def _latency(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure]:
+    points = data.answers["latency_percentiles"].of(panel)
+    if points.num_rows:
+        yield Figure(
+            "percentiles",
+            "latency",
+            "Latency by percentile",
+            "Latency counts from when the schedule wanted a request sent (solid), service time "
+            "from when it was really sent (dashed): the gap is waiting. Medians over trials; the "
+            "band spans all trials. Paler where fewer than ten requests of a trial are slower.",
+            (charts.percentile_chart(palette, points),),
+            (_percentile_grid(points),),
+            ("latency_percentiles",),
+        )
+    seconds = data.answers["latency_over_time"].of(panel)
+    if seconds.num_rows:
+        yield Figure(
+            "latency-over-time",
+            "latency",
+            "Latency over time",
+            "p99 (solid) and p50 (dotted) of each second, medians over trials.",
+            (charts.over_time_chart(palette, seconds),),
+            (_seconds_grid(seconds),),
+            ("latency_over_time",),
+        )
+    maps = charts.heat_maps(palette, data.answers["latency_heat_map"].of(panel))
+    if maps:
+        yield Figure(
+            "heat",
+            "latency",
+            "Where the requests lie",
+            "Requests of all counted trials by second and latency: the stronger the colour, the "
+            "more (on a log scale). Single slow requests stay visible.",
+            tuple(maps),
+            (),
+            ("latency_heat_map",),
+        )
+
+
+def _percentile_grid(points: pa.Table) -> Grid:
+    wanted = {2.0: "p50", 10.0: "p90", 100.0: "p99", 1000.0: "p99.9", 10000.0: "p99.99"}
+    lines: dict[tuple[str, str], dict[float, str]] = {}
+    for row in points.to_pylist():
+        line = lines.setdefault((row["configuration"], row["kind"]), {})
+        few = " *" if row["slower"] < 10 else ""
+        line[row["one_in"]] = format_time(row["median_ns"]) + few
+    rows = [
+        (f"{name}, {kind}", *(line.get(one_in, "–") for one_in in wanted))
+        for (name, kind), line in lines.items()
+    ]
+    caption = "Median over trials (* fewer than ten requests of a trial are slower)"
+    return grid_of(caption, ("configuration", *wanted.values()), rows)
+
+
+def _seconds_grid(seconds: pa.Table) -> Grid:
+    heads = ("configuration", "second", "p50", "p99", "slowest", "requests/s")
+    rows = [
+        (
+            row["configuration"],
+            str(row["second"]),
+            *(format_time(row[name]) for name in ("p50_ns", "p99_ns", "slowest_ns")),
+            f"{row['requests']:,}",
+        )
+        for row in seconds.to_pylist()
+    ]
+    return cut_off(grid_of("Latency by second", heads, rows), GRID_ROWS_MAX)
+
+
+def _gc(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure]:
+    trials = data.answers["gc_cost"].of(panel)
+    if not trials.num_rows:
+        return
+    asked = {"gc_cpu_share": "GC CPU, share of the service's", "cycles": "collections in measure"}
+    known = {name: title for name, title in asked.items() if trials[name].null_count < len(trials)}
+    yield Figure(
+        "gc-cost",
+        "gc",
+        "What the collector cost",
+        "One dot for each trial, a bar at the median. GC CPU is the CPU time of collections "
+        "(stops, assists, dedicated workers) per CPU time of the service in phase measure.",
+        tuple(charts.gc_chart(palette, trials, name, title) for name, title in known.items()),
+        (_gc_grid(trials),),
+        ("gc_cost",),
+    )
+
+
+def _gc_grid(trials: pa.Table) -> Grid:
+    heads = ("trial", "GC CPU", "cycles", "GC CPU time", "stopped", "longest stop", "returned")
+    rows = [
+        (
+            row["trial_id"],
+            "–" if row["gc_cpu_share"] is None else f"{row['gc_cpu_share'] * 100:.2f} %",
+            f"{row['cycles']:,}",
+            *(
+                "–" if row[name] is None else format_time(row[name])
+                for name in ("gc_cpu_ns", "stopped_ns", "longest_stop_ns")
+            ),
+            _bytes(row["scavenged_bytes"]),
+        )
+        for row in trials.to_pylist()
+    ]
+    return cut_off(grid_of("Garbage collection of each trial", heads, rows), GRID_ROWS_MAX)
