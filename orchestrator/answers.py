@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.progress import format_bytes, format_seconds, trial_figures
-from results.errors import EnvironmentLacks, UserError
+from results.errors import EnvironmentLacks, RunIncomplete, UserError
 from results.record import planned_id
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def print_comparison(
         sys.stdout.write(tables.markdown_comparison(comparison))
     else:
         tables.print_comparison(comparison, console)
+    if not comparison.tables:
+        raise RunIncomplete("there are no valid trials to compare; every trial: bench show")
 
 
 def _comparison_of(archive_path: Path, run_names: list[str]) -> Comparison:

@@ -25,6 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.binaries import Binaries, prepare_binaries
+from orchestrator.cache import file_digest
 from orchestrator.cluster import EmbeddedCluster, Node, NodeLost, quiet_standard_error
 from orchestrator.interrupt import Stop, stop_on_interrupt
 from orchestrator.leftovers import TEMP_PREFIX, Lease, abandon_run
@@ -259,7 +260,7 @@ def _prepare_and_measure(run: Run, workplace: Path, progress: Progress) -> None:
     for warning in run.plan.warnings:
         progress.warn(warning)
     with run.stop.breaks_off():
-        _check_scenarios(run.matrix, workplace)
+        _check_scenarios(run, workplace)
         binaries = prepare_binaries(run.matrix, progress)
     _check_same_binaries(run, binaries)
     _check_stop(run)
@@ -267,9 +268,18 @@ def _prepare_and_measure(run: Run, workplace: Path, progress: Progress) -> None:
         _run_trials(run, node, binaries, progress)
 
 
-def _check_scenarios(matrix: Matrix, workplace: Path) -> None:
-    """Import each scenario once, so that a broken one is told before anything is measured."""
-    for load in scenarios(matrix).values():
+def _check_scenarios(run: Run, workplace: Path) -> None:
+    """Import each scenario once, so that a broken one is told before anything is measured.
+
+    A run never mixes two scenarios either: a resumed run needs those that it began with.
+    """
+    known = run.document.setdefault("scenarios", {})
+    for path, load in scenarios(run.matrix).items():
+        digest = file_digest(Path(path))
+        if known.setdefault(path, digest) != digest:
+            raise UserError(
+                f"scenario {path} has changed since run {run.run_id} began; start a new run instead"
+            )
         check_scenario(load, workplace)
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import EnvironmentLacks, UserError
-from results.record import TrialRecord
+from results.record import Finding, TrialRecord
 
 PARTIAL = ".partial"
+_ARROW_END = b"ARROW1"
 
 
 def default_archive() -> Path:
@@ -134,9 +135,27 @@ def _entry(folder: Path) -> RunEntry | None:
 def _record(path: Path) -> TrialRecord | None:
     """None for a `trial.json` that can't be read: its trial counts as missing."""
     try:
-        return TrialRecord.read(path)
+        record = TrialRecord.read(path)
+        tables = [path.with_name(f"{name}.arrow") for name, rows in record.rows.items() if rows]
+        lost = sorted(table.name for table in tables if not is_whole(table))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    if lost:
+        text = f"{' and '.join(lost)} damaged or missing since the trial was sealed"
+        record.findings.append(Finding("rows_lost", "invalid", text))
+    return record
+
+
+def is_whole(path: Path) -> bool:
+    """Whether an Arrow file was written to its end and not cut off afterwards."""
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < 2 * len(_ARROW_END):
+                return False
+            file.seek(-len(_ARROW_END), os.SEEK_END)
+            return file.read() == _ARROW_END
+    except OSError:
+        return False
 
 
 def write_whole(path: Path, text: str) -> None:

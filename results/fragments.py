@@ -6,7 +6,6 @@ partition expression: a constant column for the reader, and a reason to skip the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs
 
-from results.archive import PARTIAL, Archive, RunEntry
+from results.archive import PARTIAL, Archive, RunEntry, is_whole
 from results.record import TrialRecord, planned_id
 from results.schema import TABLES, TableSchema
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
 _TEXT: Final = pa.string()
 _NUMBER: Final = pa.int64()
-_ARROW_END: Final = b"ARROW1"
 """The last bytes of a complete Arrow IPC file."""
 
 KEY_COLUMNS: Final = (
@@ -190,7 +188,7 @@ def _dataset(
         path = root / record.run_id / "trials" / record.trial_id / f"{table.name}.arrow"
         if not path.exists():
             continue
-        if not _is_complete(path):
+        if not is_whole(path):
             notes.append(f"{path} is damaged: its rows are left out")
             continue
         paths.append(str(path))
@@ -217,14 +215,6 @@ def _partition(record: TrialRecord, counted: set[tuple[str, str]]) -> ds.Express
         value = known[name] if name in known else getattr(record, name)
         whole &= ds.field(name) == pa.scalar(value, kind)
     return whole
-
-
-def _is_complete(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) < 2 * len(_ARROW_END):
-            return False
-        file.seek(-len(_ARROW_END), os.SEEK_END)
-        return file.read() == _ARROW_END
 
 
 def _absent(archive: Archive, run: RunEntry) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import write_archive
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -173,3 +174,17 @@ def test_a_record_survives_its_file(text: str, started_ns: int) -> None:
     read = TrialRecord.from_json(written.to_json())
     assert read == written
     assert not read.valid
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
+def test_a_trial_that_lost_a_table_since_does_not_count(tmp_path: Path, damage: str) -> None:
+    root = write_archive(tmp_path / "archive", blocks=2)
+    path = next(root.glob("*/trials/b01-*/requests.arrow"))
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
+    records = Archive(root).records(path.parents[2].name)
+    broken = [record for record in records if not record.valid]
+    assert [record.trial_id for record in broken] == [path.parent.name]
+    assert "requests.arrow damaged or missing" in broken[0].findings[-1].text
