@@ -6,9 +6,7 @@ chart has a parameter `shown`, the configurations that are switched on.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final
 
 import altair as alt
@@ -21,12 +19,7 @@ from results.report.forest import mark_of
 COLOURS: Final = 8
 """Colours of configurations in the style sheet; more configurations begin again."""
 
-_LATENCY_LABEL: Final = (
-    "datum.value < 0.9995 ? format(datum.value * 1000, '~r') + ' µs' : "
-    "datum.value < 999.5 ? format(datum.value, '~r') + ' ms' : "
-    "format(datum.value / 1000, '~r') + ' s'"
-)
-_SECONDS: Final = "seconds since measure began"
+SECONDS: Final = "seconds since measure began"
 _SHOWN: Final = "indexof(shown, datum.configuration) >= 0"
 _VERDICTS: Final = ("better", "worse", "equivalent", "none", "open", "invalid")
 _HOLLOW: Final = ("none", "open")
@@ -104,13 +97,13 @@ def colour_of(index: int) -> str:
     return f"var(--c{index % COLOURS})"
 
 
-def _zoom() -> alt.Parameter:
+def zoom_by_time() -> alt.Parameter:
     """Drag to move, Ctrl and wheel to zoom: a wheel alone scrolls the page."""
     wheel = "wheel![event.ctrlKey]"
     return alt.selection_interval(name="zoom", bind="scales", encodings=["x"], zoom=wheel)
 
 
-def _chart(table: str) -> alt.Chart:
+def rows_of(table: str) -> alt.Chart:
     """The rows of the configurations that are switched on; the whole chart gets its size."""
     return alt.Chart(alt.NamedData(table)).transform_filter(_SHOWN)
 
@@ -119,14 +112,15 @@ def _plain(table: str) -> alt.Chart:
     return alt.Chart(alt.NamedData(table))
 
 
-def _second(domain: tuple[float, float]) -> alt.X:
+def second_axis(domain: tuple[float, float]) -> alt.X:
     """The time of a trial; charts of one panel share its `domain`."""
     scale = alt.Scale(domain=list(domain), nice=False)
     axis = alt.Axis(grid=False, tickCount=8, tickMinStep=1)
-    return alt.X("second:Q", title=_SECONDS, scale=scale, axis=axis)
+    return alt.X("second:Q", title=SECONDS, scale=scale, axis=axis)
 
 
-def _extent(table: pa.Table, column: str) -> tuple[float, float]:
+def extent_of(table: pa.Table, column: str) -> tuple[float, float]:
+    """The least and the greatest value of a column."""
     found = pc.min_max(table[column]).as_py()
     return found["min"], found["max"]
 
@@ -136,18 +130,18 @@ def memory_chart(
 ) -> Chart:
     """Resident memory of every trial over its time, with phases, limits and deaths."""
     colour = palette.colour
-    second = _second(_extent(samples, "second"))
+    second = second_axis(extent_of(samples, "second"))
     hover = alt.selection_point(
         name="hover", fields=["trial_id"], on="pointerover", nearest=True, empty=False
     )
     mib = alt.Y("mib:Q", title="resident memory, MiB", axis=alt.Axis(tickCount=6))
-    base = _chart("samples").transform_calculate(mib="datum.rss_bytes / 1048576")
+    base = rows_of("samples").transform_calculate(mib="datum.rss_bytes / 1048576")
     lines = base.mark_line(clip=True, strokeJoin="round").encode(
         x=second, y=mib, color=colour, detail="trial_id:N",
         strokeWidth=alt.when(hover).then(alt.value(2.6)).otherwise(alt.value(1.2)),
         strokeDash=alt.when("datum.counted").then(alt.value([1, 0])).otherwise(alt.value([4, 3])),
         opacity=alt.when("datum.counted").then(alt.value(0.85)).otherwise(alt.value(0.6)),
-    ).add_params(_zoom())  # fmt: skip
+    ).add_params(zoom_by_time())  # fmt: skip
     points = base.mark_point(filled=True, size=50, clip=True).encode(
         x=second, y=mib, color=colour,
         opacity=alt.when(hover).then(alt.value(0.9)).otherwise(alt.value(0)),
@@ -197,7 +191,7 @@ def _phase_layers(phases: pa.Table) -> list[alt.Chart]:
 def _limit_layers(colour: alt.Color, limits: pa.Table) -> list[alt.Chart]:
     if not limits.num_rows:
         return []
-    base = _chart("limits").transform_calculate(mib="datum.bytes / 1048576")
+    base = rows_of("limits").transform_calculate(mib="datum.bytes / 1048576")
     rule = base.mark_rule(strokeWidth=1.5, strokeDash=[7, 4]).encode(y="mib:Q", color=colour)
     layers = [rule]
     style: dict[str, Any] = {"align": "left", "dy": -8, "fontSize": 11, "fontWeight": "bold"}
@@ -213,7 +207,7 @@ def _limit_layers(colour: alt.Color, limits: pa.Table) -> list[alt.Chart]:
 def _death_layers(marks: pa.Table) -> list[alt.Chart]:
     if not marks.num_rows:
         return []
-    base = _chart("marks").transform_calculate(mib="datum.rss_bytes / 1048576")
+    base = rows_of("marks").transform_calculate(mib="datum.rss_bytes / 1048576")
     cross = base.mark_point(
         shape="M-1,-1L1,1M1,-1L-1,1", size=120, stroke="var(--worse)", strokeWidth=3, clip=True
     ).encode(
@@ -235,10 +229,10 @@ def gc_strip(palette: Palette, cycles: pa.Table, phases: pa.Table, samples: pa.T
     """Over the time of `samples`: one row for each trial, one tick for each garbage collection."""
     rows = max(1, _count(cycles))
     ticks = (
-        _chart("cycles")
+        rows_of("cycles")
         .mark_tick(thickness=1.6, clip=True)
         .encode(
-            x=_second(_extent(samples, "second")),
+            x=second_axis(extent_of(samples, "second")),
             y=alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=70, ticks=False)),
             color=palette.colour,
             opacity=alt.Opacity(
@@ -257,7 +251,7 @@ def gc_strip(palette: Palette, cycles: pa.Table, phases: pa.Table, samples: pa.T
         )
     )
     height = min(18 * rows, 720)
-    layers = [*_phase_layers(phases)[:2], ticks.add_params(_zoom())]
+    layers = [*_phase_layers(phases)[:2], ticks.add_params(zoom_by_time())]
     chart = alt.layer(*layers, width="container", height=height)
     description = (
         f"Strip chart: garbage collections of {rows} trials against seconds since phase measure "
@@ -267,171 +261,13 @@ def gc_strip(palette: Palette, cycles: pa.Table, phases: pa.Table, samples: pa.T
     return Chart("gc-strip", description, spec, {"cycles": cycles, "phases": phases}, zoom=True)
 
 
-def percentile_chart(palette: Palette, points: pa.Table) -> Chart:
-    """Latency and service time by percentile, on a log axis that gives each nine its place."""
-    axis = alt.Axis(
-        values=[1, 2, 10, 100, 1000, 10000],
-        grid=True,
-        labelOverlap=True,
-        labelExpr="{'1': '0 %', '2': '50 %', '10': '90 %', '100': '99 %', '1000': '99.9 %', "
-        "'10000': '99.99 %'}[datum.value]",
-    )
-    scale = alt.Scale(type="log", domain=[1, 10000], nice=False)
-    x = alt.X("one_in:Q", title="share of requests that were faster", scale=scale, axis=axis)
-    base = _chart("points").transform_calculate(
-        ms="datum.median_ns / 1e6", low="datum.low_ns / 1e6", high="datum.high_ns / 1e6"
-    )
-    band = base.transform_filter("datum.kind == 'latency'").mark_area(opacity=0.16)
-    dash = _kinds("kind", {"latency": [1, 0], "service time": [5, 4]})
-    extent = _extent(points, "low_ns")[0], _extent(points, "high_ns")[1]
-    line = base.mark_line(strokeWidth=2.2).encode(
-        x=x, y=_latency_axis("ms", extent), color=palette.colour, strokeDash=dash
-    )
-    seen = base.mark_point(filled=True, size=60, opacity=0).encode(
-        x=x, y="ms:Q", color=palette.colour,
-        tooltip=[
-            alt.Tooltip("configuration:N"), alt.Tooltip("kind:N"),
-            alt.Tooltip("share:Q", format=".4~%", title="percentile"),
-            alt.Tooltip("ms:Q", format=",.3~r", title="median of trials, ms"),
-            alt.Tooltip("low:Q", format=",.3~r", title="least trial, ms"),
-            alt.Tooltip("high:Q", format=",.3~r", title="greatest trial, ms"),
-            alt.Tooltip("slower:Q", format=",.0f", title="requests beyond"),
-        ],
-    )  # fmt: skip
-    chart = alt.layer(
-        band.encode(x=x, y=_latency_axis("low", extent), y2="high:Q", color=palette.colour),
-        line.transform_filter("datum.slower >= 10"),
-        # From the last point that counts on, so that the line does not break.
-        line.transform_filter("datum.slower < 11.3").encode(opacity=alt.value(0.4)),
-        seen,
-        width="container",
-        height=340,
-    )
-    description = (
-        "Line chart on two log axes: latency from the intended start (solid) and service time "
-        "(dashed) against the share of requests that were faster, up to 99.99 %, by configuration."
-    )
-    return Chart("percentiles", description, palette.finish(chart, description), {"points": points})
-
-
-def _latency_axis(field: str, extent_ns: tuple[float, float]) -> alt.Y:
-    """A log axis with two labels for each decade, as far as there is data."""
-    low, high = (value / 1e6 for value in extent_ns)
-    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    steps = [factor * 10.0**decade for decade in decades for factor in (1, 3)]
-    # From the step below the least value to the step above the greatest.
-    low = max((step for step in steps if step <= low), default=low)
-    high = min((step for step in steps if step >= high), default=high)
-    ticks = [float(f"{step:.6g}") for step in steps if low <= step <= high]
-    axis = alt.Axis(labelExpr=_LATENCY_LABEL, values=ticks)
-    scale = alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False)
-    return alt.Y(f"{field}:Q", title="latency", scale=scale, axis=axis)
-
-
-def _kinds(field: str, kinds: dict[str, list[int]]) -> alt.StrokeDash:
-    """Which line is which; the words beside the chart tell it."""
-    scale = alt.Scale(domain=list(kinds), range=list(kinds.values()))
-    return alt.StrokeDash(f"{field}:N", scale=scale, legend=None)
-
-
-def over_time_chart(palette: Palette, seconds: pa.Table) -> Chart:
-    """p50 and p99 by second, medians over trials."""
-    base = _chart("seconds").transform_calculate(
-        p50="datum.p50_ns / 1e6", p99="datum.p99_ns / 1e6", slowest="datum.slowest_ns / 1e6"
-    )
-    folded = base.transform_fold(["p50", "p99"], as_=["percentile", "ms"])
-    extent = _extent(seconds, "p50_ns")[0], _extent(seconds, "p99_ns")[1]
-    first, last = _extent(seconds, "second")
-    rim = max((last - first) * 0.02, 0.1)
-    x, y = _second((first - rim, last + rim)), _latency_axis("ms", extent)
-    dash = _kinds("percentile", {"p99": [1, 0], "p50": [2, 3]})
-    line = folded.mark_line(strokeWidth=2, clip=True).encode(
-        x=x, y=y, color=palette.colour, strokeDash=dash
-    )
-    points = folded.mark_point(size=26, filled=True, opacity=1, clip=True).encode(
-        x=x, y=y, color=palette.colour,
-        tooltip=[
-            alt.Tooltip("configuration:N"), alt.Tooltip("second:Q"),
-            alt.Tooltip("p50:Q", format=",.3~r", title="p50, ms"),
-            alt.Tooltip("p99:Q", format=",.3~r", title="p99, ms"),
-            alt.Tooltip("slowest:Q", format=",.3~r", title="slowest of all trials, ms"),
-            alt.Tooltip("requests:Q", title="requests per second"),
-        ],
-    )  # fmt: skip
-    description = (
-        "Line chart: 50th (dotted) and 99th percentile (solid) of latency by second of phase "
-        "measure on a log axis, medians over trials, by configuration."
-    )
-    both = alt.layer(line.add_params(_zoom()), points, width="container", height=260)
-    spec = palette.finish(both, description)
-    return Chart("latency-over-time", description, spec, {"seconds": seconds}, zoom=True)
-
-
-def heat_maps(palette: Palette, cells: pa.Table) -> list[Chart]:
-    """How many requests had which latency in which second: a map for each configuration."""
-    if not cells.num_rows:
-        return []
-    seconds = sorted(set(cells["second"].to_pylist()))
-    step = min((b - a for a, b in pairwise(seconds)), default=1)
-    found = []
-    for index, name in enumerate(palette.configurations):
-        own = cells.filter(pc.equal(cells["configuration"], name))
-        if own.num_rows:
-            found.append(_heat_map(palette, cells, own, (index, name), (seconds[-1], step)))
-    return found
-
-
-def _heat_map(
-    palette: Palette, cells: pa.Table, own: pa.Table, of: tuple[int, str], time: tuple[int, int]
-) -> Chart:
-    index, name = of
-    last, step = time
-    most = max(2, pc.max(cells["requests"]).as_py())
-    extent = _extent(cells, "low_ns")[0], _extent(cells, "high_ns")[1]
-    chart = (
-        _chart("cells")
-        .transform_calculate(
-            low="datum.low_ns / 1e6", high="datum.high_ns / 1e6", until=f"datum.second + {step}"
-        )
-        .mark_rect(color=colour_of(index))
-        .encode(
-            x=alt.X(
-                "second:Q",
-                title=_SECONDS,
-                scale=alt.Scale(domain=[0, last + step], nice=False),
-                axis=alt.Axis(grid=False, tickCount=6),
-            ),
-            x2="until:Q",
-            y=_latency_axis("low", extent),
-            y2="high:Q",
-            opacity=alt.Opacity(
-                "requests:Q",
-                scale=alt.Scale(type="log", domain=[1, most], range=[0.14, 1]),
-                legend=None,
-            ),
-            tooltip=[
-                alt.Tooltip("second:Q"),
-                alt.Tooltip("low:Q", format=",.3~r", title="from, ms"),
-                alt.Tooltip("high:Q", format=",.3~r", title="to, ms"),
-                alt.Tooltip("requests:Q", title="requests, all trials"),
-            ],
-        )
-    )
-    description = (
-        f"Heat map of {name}: number of requests by second of phase measure and latency on a log "
-        "axis; the darker, the more."
-    )
-    spec = palette.finish(chart.properties(width="container", height=220), description)
-    return Chart(f"heat-{index}", description, spec, {"cells": own}, configuration=name)
-
-
 def gc_chart(palette: Palette, trials: pa.Table, field: str, title: str) -> Chart:
     """One dot for each trial, a bar at the median of its configuration."""
     order = [n for n in palette.configurations if n in set(trials["configuration"].to_pylist())]
     y = alt.Y("configuration:N", title=None, sort=order, axis=_NAMES)
     number = alt.Axis(format="~%" if field == "gc_cpu_share" else "~s", tickCount=5)
     x = alt.X(f"{field}:Q", title=title, axis=number, scale=alt.Scale(zero=True))
-    base = _chart("trials")
+    base = rows_of("trials")
     dots = base.mark_point(filled=True, size=75, opacity=0.75).encode(
         x=x, y=y, color=palette.colour,
         tooltip=[
@@ -460,7 +296,7 @@ def ablation_chart(palette: Palette, comparison: pa.Table, metric: str) -> Chart
     marks = pa.array([mark_of(verdict) for verdict in rows["verdict"].to_pylist()])
     rows = rows.append_column("mark", marks)
     added = "1 + " if relative else ""
-    base = _chart("rows").transform_calculate(
+    base = rows_of("rows").transform_calculate(
         at=f"{added}datum.change",
         low=f"isValid(datum.change_low) ? {added}datum.change_low : {added}datum.change",
         high=f"isValid(datum.change_high) ? {added}datum.change_high : {added}datum.change",

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from results.metrics import METRICS, format_bytes, format_time
-from results.report import charts
+from results.report import charts, latency_charts
 from results.report.charts import Chart, Palette
 from results.report.data import Panel, ReportData
 from results.report.facts import Grid, cut_off, grid_of
@@ -136,15 +136,17 @@ def _limits(data: ReportData, samples: pa.Table) -> tuple[pa.Table, list[str]]:
     highest = max(samples["rss_bytes"].to_pylist())
     shown: list[dict[str, Any]] = []
     beyond = []
-    column, last = 0, -highest
+    column, last, said = 0, -highest, set()
     for value, kind, configuration in sorted(set(_all_limits(data))):
         if value <= 2.5 * highest:
-            # Words about limits that are close to each other stand side by side.
-            column = column + 1 if value - last < highest * 0.06 else 0
-            last = value
             label = f"{kind} {format_bytes(value)}"
-            row = {"configuration": configuration, "bytes": value, "label": label}
-            shown.append(row | {"column": column})
+            if label not in said:
+                # Words about limits that are close to each other stand side by side.
+                column = column + 1 if value - last < highest * 0.06 else 0
+                last = value
+            row = {"configuration": configuration, "bytes": value, "column": column}
+            shown.append(row | {"label": "" if label in said else label})
+            said.add(label)
         else:
             beyond.append(
                 f"The {kind} of {configuration}, {format_bytes(value)}, is far above the chart."
@@ -173,7 +175,7 @@ def _latency(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figur
             "Latency counts from when the schedule wanted a request sent (solid), service time "
             "from when it was really sent (dashed): the gap is waiting. Medians over trials; the "
             "band spans all trials. Paler where fewer than ten requests of a trial are slower.",
-            (charts.percentile_chart(palette, points),),
+            (latency_charts.percentile_chart(palette, points),),
             (_percentile_grid(points),),
             ("latency_percentiles",),
         )
@@ -184,11 +186,11 @@ def _latency(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figur
             "latency",
             "Latency over time",
             "p99 (solid) and p50 (dotted) of each second, medians over trials.",
-            (charts.over_time_chart(palette, seconds),),
+            (latency_charts.over_time_chart(palette, seconds),),
             (_seconds_grid(seconds),),
             ("latency_over_time",),
         )
-    maps = charts.heat_maps(palette, data.answers["latency_heat_map"].of(panel))
+    maps = latency_charts.heat_maps(palette, data.answers["latency_heat_map"].of(panel))
     if maps:
         yield Figure(
             "heat",

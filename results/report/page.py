@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from importlib import resources
@@ -161,8 +162,13 @@ def _columns(table: pa.Table) -> dict[str, Any]:
                 "codes": encoded.indices.to_pylist(),
             }
         else:
-            columns[name] = column.to_pylist()
+            columns[name] = [_finite(value) for value in column.to_pylist()]
     return columns
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _json_in_html(value: Any) -> str:
