@@ -263,7 +263,7 @@ def _sampling(record: TrialRecord, rows: dict[str, int]) -> Iterator[Finding]:
             text = f"{taken} of about {expected:.0f} memory samples were taken"
             yield Finding("samples_missing", "invalid", text, "a slower sampling rate")
     if record.spec.get("gc_trace") and _service(record).get("go_runtime") and not rows.get("gc"):
-        text = "the Go runtime reported no collection: GC figures are missing"
+        text = "the Go runtime reported no collection: there was none, or its reports are missing"
         yield Finding("gc_trace_missing", "warning", text)
 
 

@@ -361,9 +361,10 @@ def test_a_phase_ends_with_a_sample_whatever_the_interval(puppet: Puppet) -> Non
     loop = make_loop(puppet.pid, sink=rows, phase=phase, interval_ns=1000 * MS)
     loop.start()
     wait_for(lambda: loop.samples >= 1, "a sample")
-    before_ns = loop.end_phase()
-    phase.name = "measure"
     child = puppet.do("child")
+    before_ns = loop.end_phase()
+    assert loop.latest and loop.latest.processes == 2, "the list of processes is made anew"
+    phase.name = "measure"
     after_ns = loop.end_phase()
     puppet.end()
     loop.stop()

@@ -157,6 +157,10 @@ class ProcessSampler:
         self.others_rss_bytes = (total.rss_kib - main.rss_kib) * 1024
         return self._row(main, total, self._limiter.read() or _NO_GROUP)
 
+    def list_again(self) -> None:
+        """Let the next sample look for processes that are new, however old its list is."""
+        self._listed_ns = -DESCENDANTS_EVERY_NS
+
     def reset_peak(self) -> bool:
         """Begin a new kernel peak of resident memory; False when that is not permitted."""
         try:

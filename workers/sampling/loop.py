@@ -116,6 +116,9 @@ class SampleLoop:
 
         Gives the tree's processor time since its start; None when it has ended.
         """
+        with self._lock:
+            # What was started in this phase must be in all samples of the next.
+            self._sampler.list_again()
         if not self._take():
             return None
         assert self.latest
