@@ -12,13 +12,12 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from results.errors import EnvironmentLacks, Interrupted
+from results.errors import EnvironmentLacks
 from workers.spec import NodeSettings, TrialSpec, to_plain
 
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -64,8 +63,8 @@ def _configure_environment(temp: Path) -> None:
     }
 
 
-def _say_nothing(*_: Any, **__: Any) -> None:
-    """Instead of Ray's own printing."""
+def _do_nothing(*_: Any, **__: Any) -> None:
+    """Instead of what Ray would do in the user's own process."""
 
 
 class EmbeddedCluster:
@@ -83,9 +82,9 @@ class EmbeddedCluster:
         import ray
 
         # Ray prints to standard output whatever befalls a worker; that is told here, in our words.
-        ray._private.worker.print_to_stdstream = _say_nothing
-        # Ray answers SIGTERM by SystemExit while it starts; stopping a run is not its business.
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        ray._private.worker.print_to_stdstream = _do_nothing
+        # It answers SIGTERM with sys.exit, wherever that happens to be raised; runs stop otherwise.
+        ray._private.utils.set_sigterm_handler = _do_nothing
         try:
             ray.init(
                 address="local",
@@ -99,17 +98,11 @@ class EmbeddedCluster:
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(self._temp),
             )
-        except SystemExit as end:
-            self.stop()
-            raise Interrupted("stopped; go on with: bench resume") from end
         except Exception as error:
             self.stop()
             raise EnvironmentLacks(
                 f"Ray did not start: {error}\nits logs are in {self._logs}"
             ) from error
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
     def start_node(self, settings: NodeSettings) -> Node:
         """Start this machine's node actor and ask it for its facts."""

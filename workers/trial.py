@@ -31,7 +31,7 @@ from results.schema import EVENTS, GC, MEMORY, RUNTIME, SCHEMA_VERSION
 from workers.affinity import CoreSplit
 from workers.facts import versions
 from workers.limits import Limiter, open_limiter
-from workers.load.process import Generator
+from workers.load.process import Generator, LoadLost
 from workers.sampling.cores import CoreUsage
 from workers.sampling.endpoint import EndpointReader, verify_applied
 from workers.sampling.gctrace import StderrReader
@@ -45,10 +45,6 @@ WATCH_INTERVAL_S = 0.05
 
 LEAD_NS = 20_000_000
 """From the order to start the load to its agreed first instant."""
-
-
-class LoadLost(HeapgateError):
-    """The load generator ended before the load did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from results.clock import ClockMap
-from results.errors import EnvironmentLacks, UserError
+from results.errors import EnvironmentLacks, HeapgateError, UserError
 from results.record import LoadRecord
 from workers.spec import LoadSpec, to_plain
 
@@ -34,6 +34,10 @@ class Live:
     rate_rps: float
     sent: int
     failed: int
+
+
+class LoadLost(HeapgateError):
+    """The load generator ended before the load did."""
 
 
 class Generator:
@@ -127,9 +131,11 @@ class Generator:
     def wait_ready(self, *, timeout_s: float) -> None:
         """Wait until the scenario is imported.
 
-        Raises UserError with its place when the scenario raised, ended the process or hangs.
+        Raises UserError with its place when the scenario raised, ended the process or hangs, and
+        LoadLost when something else killed it.
         """
         if not self._await("ready", timeout_s):
+            self._check_not_killed()
             what = "ended" if self._ended else f"was not done after {timeout_s:g} s"
             raise UserError(
                 f"scenario {self._scenario}: the process that imports it {what}; "
@@ -140,7 +146,13 @@ class Generator:
         """Make the users of an open loop. Raises as `wait_ready` does."""
         self._say(prepare=True)
         if not self._await("prepared", timeout_s):
+            self._check_not_killed()
             raise EnvironmentLacks(f"the load generator made no users: {self._last_words()}")
+
+    def _check_not_killed(self) -> None:
+        if self._ended and self._process.wait() < 0:
+            number = -self._process.returncode
+            raise LoadLost(f"the load generator was killed by signal {number} before the load")
 
     def _last_words(self) -> str:
         lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
