@@ -115,8 +115,16 @@ def _plain(table: str) -> alt.Chart:
 def second_axis(domain: tuple[float, float]) -> alt.X:
     """The time of a trial; charts of one panel share its `domain`."""
     scale = alt.Scale(domain=list(domain), nice=False)
-    axis = alt.Axis(grid=False, tickCount=8, tickMinStep=1)
+    whole: dict[str, Any] = {"tickMinStep": 1} if domain[1] - domain[0] > 4 else {}
+    axis = alt.Axis(grid=False, tickCount=8, **whole)
     return alt.X("second:Q", title=SECONDS, scale=scale, axis=axis)
+
+
+def time_of(rows: pa.Table) -> tuple[float, float]:
+    """The time of a chart, with room for marks at its ends."""
+    first, last = extent_of(rows, "second")
+    rim = max((last - first) * 0.02, 0.02)
+    return round(first - rim, 3), round(last + rim, 3)
 
 
 def extent_of(table: pa.Table, column: str) -> tuple[float, float]:
@@ -130,7 +138,7 @@ def memory_chart(
 ) -> Chart:
     """Resident memory of every trial over its time, with phases, limits and deaths."""
     colour = palette.colour
-    second = second_axis(extent_of(samples, "second"))
+    second = second_axis(time_of(samples))
     hover = alt.selection_point(
         name="hover", fields=["trial_id"], on="pointerover", nearest=True, empty=False
     )
@@ -207,7 +215,9 @@ def _limit_layers(colour: alt.Color, limits: pa.Table) -> list[alt.Chart]:
 def _death_layers(marks: pa.Table) -> list[alt.Chart]:
     if not marks.num_rows:
         return []
-    base = rows_of("marks").transform_calculate(mib="datum.rss_bytes / 1048576")
+    base = rows_of("marks").transform_calculate(
+        mib="datum.rss_bytes / 1048576", word="replace(datum.cause, '_', ' ')"
+    )
     cross = base.mark_point(
         shape="M-1,-1L1,1M1,-1L-1,1", size=120, stroke="var(--worse)", strokeWidth=3, clip=True
     ).encode(
@@ -219,9 +229,8 @@ def _death_layers(marks: pa.Table) -> list[alt.Chart]:
             alt.Tooltip("text:N", title="what happened"),
         ],
     )
-    words = base.mark_text(dy=-12, color="var(--worse)", fontSize=11, clip=True).encode(
-        x="second:Q", y="mib:Q", text="cause:N"
-    )
+    words = base.mark_text(align="right", dx=-9, color="var(--worse)", fontSize=11, clip=True)
+    words = words.encode(x="second:Q", y="mib:Q", text="word:N")
     return [cross, words]
 
 
@@ -232,7 +241,7 @@ def gc_strip(palette: Palette, cycles: pa.Table, phases: pa.Table, samples: pa.T
         rows_of("cycles")
         .mark_tick(thickness=1.6, clip=True)
         .encode(
-            x=second_axis(extent_of(samples, "second")),
+            x=second_axis(time_of(samples)),
             y=alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=70, ticks=False)),
             color=palette.colour,
             opacity=alt.Opacity(

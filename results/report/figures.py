@@ -89,8 +89,9 @@ def _memory(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure
     limits, beyond = _limits(data, samples)
     caption = (
         "Resident memory of the whole process tree, one line for each trial, moved so that phase "
-        "measure begins at 0. Between samples a peak can hide: the kernel's own peaks are in the "
-        "table. A dashed line is a trial that does not count; ✕ is a death or an OOM kill."
+        "measure begins at 0 (one that never measured ends there). Between samples a peak can "
+        "hide: the kernel's own peaks are in the table. A dashed line is a trial that does "
+        "not count; ✕ is a death or an OOM kill."
     )
     marks = data.answers["memory_marks"].of(panel)
     yield Figure(

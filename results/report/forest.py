@@ -163,6 +163,7 @@ def _ticks(limit: float) -> list[tuple[float, str]]:
         if abs(place) <= 1 and (place - last >= _TICK_LEAST or value == 0):
             if value == 0 and found and place - last < _TICK_LEAST:
                 found.pop()
-            found.append((_place(place), f"{value * 100:+.0f} %" if value else "0"))
+            text = f"{value * 100:+.0f}\N{NARROW NO-BREAK SPACE}%" if value else "0"
+            found.append((_place(place), text))
             last = place
     return found

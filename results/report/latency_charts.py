@@ -18,6 +18,7 @@ from results.report.charts import (
     extent_of,
     rows_of,
     second_axis,
+    time_of,
     zoom_by_time,
 )
 
@@ -102,9 +103,7 @@ def over_time_chart(palette: Palette, seconds: pa.Table) -> Chart:
     )
     folded = base.transform_fold(["p50", "p99"], as_=["percentile", "ms"])
     extent = extent_of(seconds, "p50_ns")[0], extent_of(seconds, "p99_ns")[1]
-    first, last = extent_of(seconds, "second")
-    rim = max((last - first) * 0.02, 0.1)
-    x, y = second_axis((first - rim, last + rim)), _latency_axis("ms", extent)
+    x, y = second_axis(time_of(seconds)), _latency_axis("ms", extent)
     dash = _kinds("percentile", {"p99": [1, 0], "p50": [2, 3]})
     line = folded.mark_line(strokeWidth=2, clip=True).encode(
         x=x, y=y, color=palette.colour, strokeDash=dash
