@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matrices
 import pytest
-from bench_command import Workplace
+from bench_command import BENCH, Workplace
 
 
 @pytest.fixture
@@ -116,3 +116,44 @@ def test_the_shipped_matrices_can_be_planned(workplace: Workplace, name: str) ->
     told = workplace.bench("plan", str(path), "--json")
     assert told.code == 0, told.text
     assert told.json()["blocks"] >= 6
+
+
+@pytest.mark.parametrize("command", [["plan", "matrix.yaml"], ["schema"], ["doctor", "--json"]])
+def test_a_full_disk_under_the_output_is_told_in_one_line(
+    workplace: Workplace, command: list[str]
+) -> None:
+    matrices.write(workplace.root, matrices.SMALL)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [BENCH, *command],
+            cwd=workplace.root,
+            env=workplace.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 4
+    assert done.stderr == "writing: No space left on device\n"
+
+
+def test_a_reader_that_has_enough_is_no_failure(workplace: Workplace) -> None:
+    matrices.write(workplace.root, matrices.SMALL)
+    process = workplace.start("plan", "matrix.yaml", "--trials", "100000", "--json")
+    assert process.stdout
+    assert process.stderr
+    assert process.stdout.readline() == "{\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(30) == 0
+
+
+def test_a_plan_of_millions_is_shown_at_once(workplace: Workplace) -> None:
+    matrices.write(workplace.root, matrices.SMALL)
+    told = workplace.bench("plan", "matrix.yaml", "--trials", "1000000", timeout_s=20)
+    assert told.code == 0, told.text
+    assert "2,000,000 trials" in told.out
+    assert "and 1,999,976 more" in told.out
+    refused = workplace.bench("run", "matrix.yaml", "--trials", "1000000", "--yes")
+    assert refused.code == 2
+    assert "1,000,000 at most" in refused.err
