@@ -63,8 +63,8 @@ Rate = Annotated[float, _R, _RS]
 Size = Annotated[int, _S, _SS]
 Share = Annotated[float, _P, _PS]
 GoVersion = Annotated[str, _G, _GS]
-Whole = Annotated[int, BeforeValidator(values.whole_number)]
-Number = Annotated[float, BeforeValidator(values.number)]
+_WHOLE = BeforeValidator(values.whole_number)
+_NUMBER = BeforeValidator(values.number)
 Name = Annotated[str, Field(pattern=NAME)]
 Variable = Annotated[
     str, BeforeValidator(values.environment_value), WithJsonSchema({"type": ["string", "number"]})
@@ -134,7 +134,7 @@ class Service(Section):
     arguments: list[Argument] = Field(
         [], description="arguments of all configurations; {host} and {port} are filled in"
     )
-    port: Annotated[Whole, Field(ge=1, le=65535)] | None = Field(
+    port: Annotated[int, Field(ge=1, le=65535), _WHOLE] | None = Field(
         None, description="where it listens; left out, a free port is chosen for each trial"
     )
     ready: Ready = Field(
@@ -174,7 +174,9 @@ class Limits(Section):
 
     memory_max: Size | None = Field(None, description="hard limit: beyond it the kernel kills")
     memory_high: Size | None = Field(None, description="soft limit: beyond it the kernel presses")
-    cpus: Annotated[Number, Field(gt=0)] | None = Field(None, description="processors it may use")
+    cpus: Annotated[float, Field(gt=0), _NUMBER] | None = Field(
+        None, description="processors it may use"
+    )
 
 
 class Configuration(Section):
@@ -193,7 +195,7 @@ class Arrivals(Section):
 
     constant: Rate | None = Field(None, description="evenly spaced")
     poisson: Rate | None = Field(None, description="at random, independent of each other")
-    in_flight_max: Annotated[Whole, Field(ge=1, le=10_000)] = Field(
+    in_flight_max: Annotated[int, Field(ge=1, le=10_000), _WHOLE] = Field(
         256, description="requests that may wait for an answer at one time"
     )
 
@@ -209,7 +211,7 @@ class Workload(Section):
 
     scenario: str = Field(description="a shipped scenario's name, or a locustfile's path")
     arrivals: Arrivals | None = Field(None, description="open loop")
-    users: Annotated[Whole, Field(ge=1, le=100_000)] | None = Field(
+    users: Annotated[int, Field(ge=1, le=100_000), _WHOLE] | None = Field(
         None, description="closed loop: users that wait for each answer"
     )
     idle: DurationOrZero = Field(5 * 10**9, description="rest after start; gives initial memory")
@@ -260,7 +262,7 @@ Metric = Annotated[str, AfterValidator(_known_metric)]
 class Comparison(Section):
     """How configurations are compared."""
 
-    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = Field(
+    confidence: Annotated[float, Field(gt=0.5, lt=1), _NUMBER] = Field(
         0.95, description="of the intervals; the error level of verdicts is one minus it"
     )
     primary: list[Metric] = Field(
@@ -287,10 +289,10 @@ class MatrixDocument(Section):
     limits: Limits = Field(default_factory=Limits, description="of all configurations")
     workloads: dict[Name, Workload] = Field(description="traffic, by name", min_length=1)
     nodes: Nodes = Field(default_factory=Nodes, description="where trials run")
-    trials: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(
+    trials: Annotated[int, Field(ge=1, le=1_000_000), _WHOLE] = Field(
         6, description="blocks: each has one trial of every configuration"
     )
-    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = Field(
+    seed: Annotated[int, Field(ge=0, lt=2**63), _WHOLE] = Field(
         1, description="of the order of trials and the arrivals"
     )
     sampling: Sampling = Field(default_factory=Sampling, description="of memory")
