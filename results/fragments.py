@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 
 from results.archive import PARTIAL, Archive, RunEntry, is_whole
-from results.record import TrialRecord, planned_id
+from results.record import PhaseSpan, TrialRecord, planned_id
 from results.schema import TABLES, TableSchema
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
@@ -34,6 +34,8 @@ KEY_COLUMNS: Final = (
     ("node_class", _WORD, "machines that may be compared with each other"),
     ("valid", pa.bool_(), "whether the trial's numbers may be used at all"),
     ("counted", pa.bool_(), "whether the trial is in trial_metrics and cells"),
+    ("measure_start_ns", _NUMBER, "when phase measure of the trial began; null if it never did"),
+    ("measure_end_ns", _NUMBER, "when phase measure of the trial ended"),
 )
 """The columns that each row has from its trial: name, type, meaning."""
 
@@ -206,15 +208,23 @@ def _dataset(
 
 
 def _partition(record: TrialRecord, counted: set[tuple[str, str]]) -> ds.Expression:
+    measure = _measure_of(record)
     known = {
         "valid": record.valid,
         "counted": (record.run_id, record.trial_id) in counted,
+        "measure_start_ns": measure and measure.start_ns,
+        "measure_end_ns": measure and measure.end_ns,
     }
     whole = ds.scalar(True)
     for name, kind, _ in KEY_COLUMNS:
         value = known[name] if name in known else getattr(record, name)
-        whole &= ds.field(name) == pa.scalar(value, kind)
+        field = ds.field(name)
+        whole &= field.is_null() if value is None else field == pa.scalar(value, kind)
     return whole
+
+
+def _measure_of(record: TrialRecord) -> PhaseSpan | None:
+    return next((span for span in record.phases if span.name == "measure"), None)
 
 
 def _absent(archive: Archive, run: RunEntry) -> list[str]:
@@ -251,7 +261,7 @@ def _build_rows(run: RunEntry) -> list[dict[str, Any]]:
 def _trial_row(record: TrialRecord, counted: set[tuple[str, str]]) -> dict[str, Any]:
     service = record.spec["service"]
     binary = service["binary"]
-    measure = next((span for span in record.phases if span.name == "measure"), None)
+    measure = _measure_of(record)
     peak = next((peak for peak in record.peaks if peak.phase == "measure"), None)
     load, end = record.load, record.exit
     own = {name: getattr(record, name, None) for name in _TRIALS.names}

@@ -103,7 +103,7 @@ def gc_trace_torn(lines: int) -> Finding:
     """The service wrote on standard error in the middle of the runtime's reports."""
     text = (
         f"{lines} reports of the Go runtime were torn by the service's own lines on standard "
-        "error: GC cycles and GC CPU are too low by that much"
+        "error: these collections count as the average of the others"
     )
     return Finding("gc_trace_torn", "warning", text, "let the service log to standard output")
 

@@ -14,14 +14,13 @@
 create view latency_by_second as
 select
   r.run_id, r.trial_id, r.configuration, r.workload, r.block, r.valid,
-  (coalesce(r.intended_ns, r.start_ns) - t.measure_start_ns) // 1000000000 as second,
+  (coalesce(r.intended_ns, r.start_ns) - r.measure_start_ns) // 1000000000 as second,
   count(*) as requests,
   count(*) filter (r.error is not null) as failed,
   quantile_cont(r.latency_ns, 0.5) as latency_p50_ns,
   quantile_cont(r.latency_ns, 0.99) as latency_p99_ns,
   max(r.latency_ns) as latency_max_ns
 from requests r
-join trials t on t.run_id = r.run_id and t.trial_id = r.trial_id
 where r.phase = 'measure'
 group by all
 order by r.run_id, r.trial_id, second;

@@ -30,12 +30,10 @@ answers as (
 ),
 answered as (
   -- By when the answer came: what still waits at the end of measure was not carried in it.
-  select r.run_id, r.trial_id, count(*) as succeeded
-  from requests r
-  join trials t on t.run_id = r.run_id and t.trial_id = r.trial_id
-  where r.counted and r.error is null
-    and r.start_ns + r.service_ns >= t.measure_start_ns
-    and r.start_ns + r.service_ns < t.measure_end_ns
+  select run_id, trial_id, count(*) as succeeded
+  from requests
+  where counted and error is null
+    and start_ns + service_ns >= measure_start_ns and start_ns + service_ns < measure_end_ns
   group by all
 ),
 wide as (

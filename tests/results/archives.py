@@ -51,7 +51,8 @@ class Numbers:
 
     Latencies are `latency_ns + i * latency_step_ns` for request i, and service times are half of
     that. The last `failed` of `requests` failed. `factors` scales memory and latency block by
-    block, in turn; a cycle of the GC costs `gc_cycle_cpu_ns`, a quarter in each of its four parts.
+    block, in turn; a cycle of the GC costs `gc_cycle_cpu_ns`, a quarter in each of its four parts;
+    the reports of `gc_torn` cycles in the midst of measure can't be read.
     """
 
     baseline: bool = False
@@ -61,6 +62,7 @@ class Numbers:
     cpu_ns: int = 8 * SECOND_NS
     gc_cycles: int = 20
     gc_cycle_cpu_ns: int = 40_000_000
+    gc_torn: int = 0
     gc_trace: bool = True
     requests: int = 1_001
     failed: int = 0
@@ -300,7 +302,8 @@ class _Trial:
         yield self._cycle("warmup", 3.5, 1)
         for i in range(self._own.gc_cycles):
             seconds = 4 + MEASURE_S * i / self._own.gc_cycles
-            yield self._cycle("measure", seconds, i + 2)
+            if not 1 <= i <= self._own.gc_torn:
+                yield self._cycle("measure", seconds, i + 2)
             yield {
                 "time_ns": self._at(seconds),
                 "phase": "measure",

@@ -53,6 +53,15 @@ def metrics(database: Database, trial_id: str) -> dict[str, float | None]:
     return {row["metric"]: row["value"] for row in found}
 
 
+def test_collections_whose_reports_are_torn_count_as_the_average(tmp_path: Path) -> None:
+    with open_database(write_archive(tmp_path, configurations={"default": {"gc_torn": 7}})) as torn:
+        found = metrics(torn, "b01-1-default-steady")
+        (overhead,) = rows(torn, "select * from gc_overhead where block = 1")
+    assert (found["gc_cycles"], found["gc_cpu_share"]) == (20, pytest.approx(0.1))
+    assert overhead["gc_cpu_ns"] == 20 * 40_000_000
+    assert overhead["stopped_ns"] == 20 * 100_000
+
+
 def test_every_metric_is_what_it_is_by_hand(database: Database) -> None:
     expected = {
         "initial_rss": 100 * MIB,
