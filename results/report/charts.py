@@ -140,7 +140,7 @@ def memory_chart(
     colour = palette.colour
     second = second_axis(time_of(samples))
     hover = alt.selection_point(
-        name="hover", fields=["trial_id"], on="pointerover", nearest=True, empty=False
+        name="hover", fields=["trial_id"], on="pointerover", clear="pointerout", empty=False
     )
     mib = alt.Y("mib:Q", title="resident memory, MiB", axis=alt.Axis(tickCount=6))
     base = rows_of("samples").transform_calculate(mib="datum.rss_bytes / 1048576")
@@ -150,9 +150,9 @@ def memory_chart(
         strokeDash=alt.when("datum.counted").then(alt.value([1, 0])).otherwise(alt.value([4, 3])),
         opacity=alt.when("datum.counted").then(alt.value(0.85)).otherwise(alt.value(0.6)),
     ).add_params(zoom_by_time())  # fmt: skip
-    points = base.mark_point(filled=True, size=50, clip=True).encode(
+    # Large and invisible: what a pointer meets when it comes near a line.
+    points = base.mark_point(filled=True, size=160, opacity=0, clip=True).encode(
         x=second, y=mib, color=colour,
-        opacity=alt.when(hover).then(alt.value(0.9)).otherwise(alt.value(0)),
         tooltip=[
             alt.Tooltip("trial_id:N", title="trial"),
             alt.Tooltip("configuration:N"),
@@ -242,7 +242,12 @@ def gc_strip(palette: Palette, cycles: pa.Table, phases: pa.Table, samples: pa.T
         .mark_tick(thickness=1.6, clip=True)
         .encode(
             x=second_axis(time_of(samples)),
-            y=alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=70, ticks=False)),
+            y=alt.Y(
+                "label:N",
+                title=None,
+                sort=None,
+                axis=alt.Axis(labelLimit=70, ticks=False, labelOverlap=True),
+            ),
             color=palette.colour,
             opacity=alt.Opacity(
                 "cycles:Q", scale=alt.Scale(type="log", range=[0.55, 1]), legend=None

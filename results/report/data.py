@@ -38,7 +38,7 @@ QUERIES: Final = (
 )
 POINTS_MAX: Final = 8_000
 """Points of one chart: what a browser draws at once without delay."""
-SLICES: Final = (40, 400)
+SLICES: Final = (16, 400)
 """Fewest and most slices of a chart's time; 400 is about two pixels each."""
 STEPS_MAX: Final = 240
 """Columns of the heat maps of all configurations together."""

@@ -33,6 +33,8 @@ _NOUNS: Final = {
     "error_share": "failed requests",
     "binary_size": "size of the program",
 }
+_TOLD_FROM: Final = 0.005
+"""A secondary change of less than half a percent (or point) is not worth the sentence on top."""
 _TIMES_FROM: Final = 1.0
 """From a change of +100 % on, a factor is easier to grasp than a percentage."""
 
@@ -192,7 +194,10 @@ def _secondary(table: Table, verdict: str) -> list[str]:
     return [
         f"{amount(row)} {noun(row)}"
         for row in rows
-        if row.verdict == verdict and not row.primary and row.change
+        if row.verdict == verdict
+        and not row.primary
+        and row.change
+        and abs(row.change.estimate) >= _TOLD_FROM
     ]
 
 

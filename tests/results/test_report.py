@@ -154,6 +154,12 @@ def test_more_memory_is_told_as_more(tmp_path: Path) -> None:
     assert text.startswith("other needs 3.5 times the peak memory of default (95 % interval 3.4 to")
 
 
+def test_a_price_of_next_to_nothing_is_not_in_the_sentence(tmp_path: Path) -> None:
+    slower = {"latency_ns": 1_001_000, "peak_rss_bytes": 100 * MIB}
+    text = verdict.lead(comparison_of(tmp_path, configurations={"default": {}, "other": slower}))
+    assert text == "other needs 50 % less peak memory than default (95 % interval 50 % to 50 %)."
+
+
 def test_without_valid_trials_nothing_can_be_said(tmp_path: Path) -> None:
     ids = {f"b0{b}-{p}-{n}-steady" for b in (1, 2) for p, n in ((1, "default"), (2, "optimised"))}
     comparison = comparison_of(tmp_path, configurations=PAIR, blocks=2, invalid=ids)
@@ -417,6 +423,26 @@ def test_other_forms_are_the_comparison(archive: Path) -> None:
         render_report(archive, "latest", "pdf")
 
 
+def test_the_command_writes_a_file_or_to_standard_output(
+    archive: Path, tmp_path: Path, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from orchestrator.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke
+    done = run(app, ["report", "--archive", str(archive)])
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"wrote {RUN_ID}.html (1.0")
+    assert (tmp_path / f"{RUN_ID}.html").read_text(encoding="utf-8") == page
+    done = run(app, ["report", "latest", "-a", str(archive), "--format", "csv"])
+    assert done.stdout.startswith("node_class,workload")
+    refused = run(app, ["report", "-a", str(archive), "-o", str(tmp_path)])
+    assert isinstance(refused.exception, UserError)
+    assert "can't be written to: Is a directory" in str(refused.exception)
+
+
 # What comes from outside
 
 
@@ -549,6 +575,14 @@ def test_zoom_by_button_moves_linked_charts(visit: Any, page: str) -> None:
     assert tab.evaluate(ticks, "latency-over-time-0") == before[1]
     tab.locator("#memory-0 [data-zoom=reset]").click()
     tab.wait_for_function(f"(before) => ({ticks})('gc-strip-0') === before", arg=before[0])
+
+
+def test_a_line_under_the_pointer_tells_its_trial(visit: Any, page: str) -> None:
+    tab = visit(page)
+    tab.locator("[data-chart=memory-0] .mark-symbol path").nth(50).hover(force=True)
+    tip = tab.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert re.search(r"trial\s*b0\d-\d-\w+-steady", tip.inner_text())
 
 
 def test_both_themes(visit: Any, page: str) -> None:
