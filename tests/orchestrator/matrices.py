@@ -32,6 +32,9 @@ trials: 2
 seed: 7
 """
 
+CLOSED = SMALL.replace("arrivals: {poisson: 150/s}", "users: 2")
+"""In a closed loop nothing can be sent late: its trials are valid on the busiest machine."""
+
 
 def misbehaving(arguments: str, *, trials: int = 1, extra: str = "", measure: str = "1s") -> str:
     """A matrix for the service that does wrong on demand, in two equal configurations."""

@@ -17,6 +17,8 @@ import psutil
 import pytest
 from bench_command import Finished, Workplace, wait_until
 
+from results.metrics import METRICS
+
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Workplace:
@@ -211,7 +213,7 @@ def test_a_reader_that_goes_away_stops_the_run(workplace: Workplace) -> None:
 
 def start_measuring(workplace: Workplace) -> subprocess.Popen[str]:
     """Start a run and wait until its second trial is under way."""
-    matrices.write(workplace.root, matrices.SMALL.replace("measure: 1s", "measure: 3s"))
+    matrices.write(workplace.root, matrices.CLOSED.replace("measure: 1s", "measure: 3s"))
     process = workplace.start("run", "matrix.yaml")
     wait_until(
         lambda: len(list(workplace.archive.glob("*/trials/*"))) >= 2 or process.poll() is not None,
@@ -297,6 +299,10 @@ def test_after_a_killed_driver_the_next_command_cleans_and_resume_finishes(
     assert "peak RSS" in resumed.out
     assert len([r for r in records(workplace) if r["valid"]]) == 4
     assert workplace.strays() == []
+    # The table of an uninterrupted run: every metric, each block once.
+    rows = workplace.bench("compare", "--json").json()["rows"]
+    assert [row["metric"] for row in rows] == list(METRICS)
+    assert {row["pairs"] for row in rows if not row["verdict"].startswith("n/a")} == {2}
 
 
 def test_nothing_is_lost_when_a_helper_is_killed(workplace: Workplace) -> None:

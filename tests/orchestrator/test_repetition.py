@@ -30,7 +30,7 @@ def has_requests(workplace: Workplace) -> bool:
 
 def test_a_killed_load_generator_costs_one_attempt(tmp_path: Path) -> None:
     workplace = Workplace(tmp_path)
-    matrices.write(workplace.root, matrices.SMALL.replace("trials: 2", "trials: 1"))
+    matrices.write(workplace.root, matrices.CLOSED.replace("trials: 2", "trials: 1"))
     process = workplace.start("run", "matrix.yaml")
     wait_until(lambda: has_requests(workplace) or process.poll() is not None, timeout_s=120)
     for generator in generators(workplace):
