@@ -266,6 +266,26 @@ def test_a_task_of_several_requests_is_one_arrival(bench) -> None:
     assert {row["method"] for row in buys} == {"POST"}
 
 
+def test_the_first_request_is_the_one_that_began_first(bench) -> None:
+    scenario = """
+        from locust import FastHttpUser, task
+
+        class Shopper(FastHttpUser):
+            @task
+            def look_then_buy(self):
+                with self.client.get("/look", catch_response=True) as look:
+                    self.client.get("/buy")
+                    look.success()
+    """
+    done = bench.run(scenario, arrivals=constant(40), measure_ns=500 * MS)
+    looks = [row for row in done.rows if row["name"] == "/look"]
+    buys = [row for row in done.rows if row["name"] == "/buy"]
+    offsets = schedule(constant(40), SEED, 500 * MS).tolist()
+    assert sorted(row["intended_ns"] - done.start_ns for row in looks) == offsets
+    assert len(buys) == 20
+    assert all(row["intended_ns"] == row["start_ns"] for row in buys)
+
+
 def test_an_arrival_runs_the_users_own_task_sets_classes_and_on_start(bench) -> None:
     scenario = """
         from locust import FastHttpUser, HttpUser, SequentialTaskSet, TaskSet, between, task

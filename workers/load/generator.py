@@ -48,7 +48,7 @@ from results.clock import ClockMap
 from results.record import LoadRecord
 from results.schema import REQUESTS
 from workers.load.arrivals import schedule
-from workers.load.gate import Arrival, Gate
+from workers.load.gate import Gate
 from workers.load.recorder import Recorder, Timeline, error_text
 from workers.spec import LoadSpec, from_plain
 from workers.spool import Spool
@@ -85,6 +85,30 @@ class Underway:
     start_ns: int
     method: str
     name: str
+
+
+@dataclass(slots=True)
+class Turn:
+    """An arrival in the hands of a user: its intended start is that of the task's first request.
+
+    A request inside another one's `with … catch_response` block ends first, but began second.
+    """
+
+    intended_ns: int | None
+    first_ns: int | None = None
+    second_ns: int | None = None
+
+    def begin(self, start_ns: int) -> None:
+        """A request of the task begins."""
+        if self.first_ns is None:
+            self.first_ns = start_ns
+        elif self.second_ns is None:
+            self.second_ns = start_ns
+
+    def due(self, start_ns: int) -> int:
+        """When a request that began at `start_ns` was meant to."""
+        is_first = self.second_ns is None or start_ns < self.second_ns
+        return self.intended_ns if is_first and self.intended_ns is not None else start_ns
 
 
 class RecordingHook(EventHook):
@@ -137,18 +161,13 @@ class RecordingHook(EventHook):
 
     def _intended(self, start_ns: int) -> int | None:
         """The arrival's instant for the first request of its task; None in a closed loop."""
-        due_ns = self._due(start_ns)
-        greenlet = gevent.getcurrent()
-        if getattr(greenlet, "arrival", None) is not None:
-            greenlet.arrival = None
+        turn: Turn | None = getattr(gevent.getcurrent(), "turn", None)
+        if turn is None:
+            return None
+        due_ns = turn.due(start_ns)
+        if due_ns == turn.intended_ns:
+            turn.intended_ns = None
         return due_ns
-
-    def _due(self, start_ns: int) -> int | None:
-        greenlet = gevent.getcurrent()
-        arrival: Arrival | None = getattr(greenlet, "arrival", None)
-        if arrival is not None:
-            return self._clock.utc_ns(arrival.intended_ns)
-        return start_ns if getattr(greenlet, "in_open_loop", False) else None
 
     def follow(self, session: type) -> None:
         """Know of every request of a kind of session from its start on, not only at its end."""
@@ -156,8 +175,12 @@ class RecordingHook(EventHook):
 
         def request(client: Any, method: Any, url: Any, name: Any = None, **rest: Any) -> Any:
             start_ns = self._clock.now_ns()
+            turn: Turn | None = getattr(gevent.getcurrent(), "turn", None)
+            if turn:
+                turn.begin(start_ns)
+            due_ns = turn.due(start_ns) if turn else None
             ticket, called = object(), str(name or url)
-            self.underway[ticket] = Underway(self._due(start_ns), start_ns, str(method), called)
+            self.underway[ticket] = Underway(due_ns, start_ns, str(method), called)
             try:
                 answer = send(client, method, url, name, **rest)
             except gevent.GreenletExit:
@@ -191,7 +214,7 @@ class RecordingHook(EventHook):
         return len(left)
 
 
-def gate_tasks(gate: Gate) -> None:
+def gate_tasks(gate: Gate, clock: ClockMap) -> None:
     """Let every task of every TaskSet begin only with an arrival; think times don't apply."""
     run_next = TaskSet.execute_next_task
 
@@ -200,10 +223,9 @@ def gate_tasks(gate: Gate) -> None:
         if isinstance(task, type) and issubclass(task, TaskSet):
             run_next(task_set)
             return
-        greenlet = gevent.getcurrent()
-        greenlet.in_open_loop = True
         user_class = type(task_set.user)
-        greenlet.arrival = gate.take(user_class, user_class.weight)
+        arrival = gate.take(user_class, user_class.weight)
+        gevent.getcurrent().turn = Turn(clock.utc_ns(arrival.intended_ns))
         try:
             run_next(task_set)
         finally:
@@ -269,7 +291,7 @@ class Generator:
         events.user_error.add_listener(self._note_task_error)
         events.init.fire(environment=self.environment, runner=self._runner, web_ui=None)
         if self.gate:
-            gate_tasks(self.gate)
+            gate_tasks(self.gate, self.clock)
 
     def _note_task_error(self, exception: BaseException, **_: Any) -> None:
         self._task_errors[f"a task raised {_described(exception)}"] += 1
