@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,7 +75,9 @@ def main(target: Path, command: list[str]) -> None:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text(f"$ {' '.join(command)}", style="bold"))
     console.print(Text.from_ansi(final_screen(recorded(command))))
-    target.write_text(console.export_svg(title=" ".join(command)), encoding="utf-8")
+    drawn = console.export_svg(title=" ".join(command))
+    # Fonts of another host: a picture in a repository must not fetch anything.
+    target.write_text(re.sub(r"@font-face {.*?}\s*", "", drawn, flags=re.DOTALL), encoding="utf-8")
 
 
 if __name__ == "__main__":
