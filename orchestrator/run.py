@@ -156,6 +156,8 @@ def resume_run(archive_path: Path, name: str, console: Console) -> RunResult:
     matrix = load_matrix(
         entry.path / "matrix.yaml", relative_to=Path(document["matrix_path"]).parent
     ).with_overrides(trials=document["blocks"], seed=document["seed"])
+    document |= {"status": "running", "finished_ns": None}
+    archive.write_run_document(entry.path, document)
     run = Run(entry.run_id, matrix, make_plan(matrix), archive, entry.path, document)
     return _execute(run, console)
 
