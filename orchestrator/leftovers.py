@@ -283,7 +283,7 @@ def _clean_up(lease: Lease) -> SweptRun:
 
 def _mark_interrupted(run_dir: Path) -> None:
     """The run's own document still says that it is running; a damaged one is left alone."""
-    from results.archive import write_whole
+    from results.files import write_whole
 
     with contextlib.suppress(OSError, ValueError):
         path = run_dir / "run.json"

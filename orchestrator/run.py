@@ -25,7 +25,6 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.binaries import Binaries, prepare_binaries
-from orchestrator.cache import file_digest
 from orchestrator.cluster import EmbeddedCluster, Node, NodeLost, quiet_standard_error
 from orchestrator.interrupt import Stop, stop_on_interrupt
 from orchestrator.leftovers import TEMP_PREFIX, Lease, abandon_run
@@ -44,6 +43,7 @@ from orchestrator.progress import Progress, format_seconds, show_progress
 from results.archive import Archive
 from results.collector_process import CollectorProcess
 from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete, UserError
+from results.files import file_digest
 from results.record import Finding, TrialRecord, planned_id
 from results.schema import SCHEMA_VERSION
 from results.validity import spoiled_by_node

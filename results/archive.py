@@ -1,7 +1,8 @@
 """The archive: a folder of runs, each a folder of trials, readable without Heapgate.
 
-    <archive>/<run_id>/run.json, matrix.yaml, logs/
-    <archive>/<run_id>/trials/<trial_id>/memory.arrow, requests.arrow, …, trial.json, service.log
+    <archive>/<run_id>/run.json, matrix.yaml, SHA256SUMS, logs/
+    <archive>/<run_id>/trials/<trial_id>/memory.arrow, requests.arrow, …, trial.json, service.log,
+                                         SHA256SUMS
 
 A trial's folder is called `<trial_id>.partial` until it is sealed.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import EnvironmentLacks, UserError
+from results.files import RUN_FILES, write_sums, write_whole
 from results.record import Finding, TrialRecord
 
 PARTIAL = ".partial"
@@ -104,6 +106,7 @@ class Archive:
         """Write `run.json`; it is whole at any time."""
         try:
             write_whole(folder / "run.json", json.dumps(document, indent=1) + "\n")
+            write_sums(folder, RUN_FILES)
         except OSError as error:
             raise EnvironmentLacks(f"{folder} can't be written to: {error.strerror}") from error
 
@@ -156,17 +159,3 @@ def is_whole(path: Path) -> bool:
             return file.read() == _ARROW_END
     except OSError:
         return False
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old or the new one, even after a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

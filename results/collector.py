@@ -21,7 +21,8 @@ from pathlib import Path
 
 import grpc
 
-from results.archive import PARTIAL, write_whole
+from results.archive import PARTIAL
+from results.files import write_sums, write_whole
 from results.record import Finding, TrialRecord
 from results.schema import SCHEMA_VERSION, TABLES
 from results.trialfiles import Account, BadBatch, TableFile, recover
@@ -74,8 +75,11 @@ class TrialWriter:
         for file in self._files.values():
             file.close()
         found = differences(self.accounts(), finish)
-        (self._folder / "service.log").write_bytes(finish.service_log)
+        log = self._folder / "service.log"
+        log.write_bytes(finish.service_log)
         write_whole(self._folder / "trial.json", self._record(finish, found).to_json())
+        sealed = [*self._folder.glob("*.arrow"), *self._folder.glob("trial.json"), log]
+        write_sums(self._folder, (path.name for path in sealed))
         _sync_folder(self._folder)
         self._folder.rename(self._folder.with_name(self._folder.name.removesuffix(PARTIAL)))
         _sync_folder(self._folder.parent)

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from results.errors import UserError
 from results.metrics import METRICS, Metric
@@ -32,6 +32,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BlockKey = tuple[str, int]
+RESIDUE: Final[dict[str, Callable[[TrialRecord], Any]]] = {
+    "kernel": lambda record: record.node.get("kernel"),
+    "CPU governor": lambda record: record.node.get("governor"),
+    "huge pages": lambda record: record.node.get("huge_pages"),
+    "Heapgate's version": lambda record: record.versions.get("heapgate"),
+    "Locust's version": lambda record: record.versions.get("locust"),
+    "sampling interval": lambda record: record.spec.get("sampling_interval_ns"),
+}
+"""What may move a figure and is in no column: trials of one table should agree in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +379,8 @@ def _invalid(records: Sequence[TrialRecord]) -> Iterable[tuple[str, str]]:
 
 
 def _warnings(records: Sequence[TrialRecord]) -> Iterable[str]:
-    """Each kind of warning once, with how many valid trials have it and one example."""
+    """What the tables hide, then each kind of warning once, with how many valid trials have it."""
+    yield from _residue([record for record in records if record.valid])
     by_code: dict[str, list[str]] = defaultdict(list)
     for record in records:
         for finding in record.findings if record.valid else []:
@@ -379,6 +389,24 @@ def _warnings(records: Sequence[TrialRecord]) -> Iterable[str]:
     for texts in by_code.values():
         more = "" if len(texts) == 1 else f" (in {len(texts)} trials)"
         yield f"{texts[0]}{more}"
+
+
+def _residue(records: Sequence[TrialRecord]) -> Iterable[str]:
+    """Trials that stand in one table and yet differ in something that it does not show."""
+    by_class: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        by_class[record.node_class].append(record)
+    for node_class, own in sorted(by_class.items()):
+        for what, of in RESIDUE.items():
+            found = sorted({str(of(record)) for record in own})
+            if len(found) > 1:
+                yield f"the trials on {node_class} differ in {what}: {', '.join(found)}"
+    builds: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        builds[record.configuration].add(record.spec["service"]["binary"]["sha256"][:12])
+    for configuration, digests in sorted(builds.items()):
+        if len(digests) > 1:
+            yield f"{configuration} was measured in several builds: {', '.join(sorted(digests))}"
 
 
 def comparison_rows(comparison: Comparison) -> pa.Table:

@@ -17,8 +17,8 @@ from typing import Final
 
 from platformdirs import user_cache_dir
 
-from results.archive import write_whole
 from results.errors import EnvironmentLacks
+from results.files import write_whole
 
 _MAKE: Final = "import sys, vl_convert; sys.stdout.write(vl_convert.javascript_bundle(sys.argv[1]))"
 _SNIPPET: Final = "window.vegaEmbed = vegaEmbed;"

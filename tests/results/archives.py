@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from results.files import RUN_FILES, write_sums
 from results.record import ExitRecord, Finding, LoadRecord, PhasePeak, PhaseSpan, TrialRecord
 from results.schema import SCHEMA_VERSION, TABLES
 from workers.spec import (
@@ -110,6 +111,7 @@ def write_archive(
     document = _document(run_id, planned, blocks, numbers, comparison)
     (folder / "run.json").write_text(json.dumps(document, indent=1))
     (folder / "matrix.yaml").write_text("# written by hand\n")
+    write_sums(folder, RUN_FILES)
     for index, trial in enumerate(planned):
         if trial["trial_id"] in missing:
             continue
@@ -213,6 +215,7 @@ class _Trial:
         record = self._record(trial_id, attempt, valid, {n: len(r) for n, r in rows.items()})
         (folder / "trial.json").write_text(record.to_json())
         (folder / "service.log").write_text("ready\n")
+        write_sums(folder, [path.name for path in folder.iterdir()])
 
     def write_partial(self) -> None:
         """Write a trial that was cut off: no record, and files without a footer."""

@@ -26,7 +26,7 @@ from results.compare import (
 )
 from results.database import open_database
 from results.errors import UserError
-from results.record import Finding
+from results.record import Finding, TrialRecord
 
 BASE = (100.0, 104.0, 98.0, 101.0, 99.0, 103.0, 97.0, 102.0)
 SAVED = [0.70, 0.71, 0.69, 0.72, 0.68, 0.705, 0.695, 0.715]
@@ -301,6 +301,18 @@ def test_warnings_are_told_once_with_how_many_trials_have_them(tmp_path: Path) -
     records[0].findings.append(Finding("few_requests", "note", "too few"))
     found = comparison_of([run.run_id], [run.document], records, measurements)
     assert found.warnings == ("the hypervisor took a core (in 3 trials)",)
+
+
+def test_what_a_table_hides_and_its_trials_differ_in_is_told(tmp_path: Path) -> None:
+    write_archive(tmp_path, blocks=6)
+    paths = sorted(tmp_path.glob("*/trials/*/trial.json"))
+    for number, path in enumerate(paths):
+        record = TrialRecord.read(path)
+        record.node["kernel"] = f"6.{number % 2}"
+        path.write_text(record.to_json())
+    warnings = of_archive(tmp_path).warnings
+    assert [w for w in warnings if "differ in kernel: 6.0, 6.1" in w]
+    assert not [w for w in warnings if "several builds" in w]
 
 
 def test_rows_for_sql_have_null_for_bounds_that_do_not_exist(tmp_path: Path) -> None:

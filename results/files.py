@@ -1,0 +1,58 @@
+"""Small files written whole, and the digests of a folder's files.
+
+Each trial's folder and each run's folder has a `SHA256SUMS` in the form of coreutils, so that
+`sha256sum -c SHA256SUMS` checks it without Heapgate. It is written last, when a trial is sealed and
+whenever a run's document changes; the logs of a run are not in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+SUMS = "SHA256SUMS"
+RUN_FILES = ("matrix.yaml", "run.json")
+_LINE = re.compile(r"([0-9a-f]{64})  ([^/\n]+)")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old or the new one, even after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write the digests of these files of a folder. Raises OSError."""
+    lines = [f"{file_digest(folder / name)}  {name}\n" for name in sorted(names)]
+    write_whole(folder / SUMS, "".join(lines))
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """File name → digest, as written. Raises OSError, or ValueError for another form."""
+    found = {}
+    text = (folder / SUMS).read_bytes().decode("ascii")
+    if not text.endswith("\n"):
+        raise ValueError("it does not end with a line's end")
+    for line in text[:-1].split("\n"):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ValueError(f"{line[:80]!r} is no digest with a name")
+        found[match[2]] = match[1]
+    return found

@@ -1,0 +1,97 @@
+"""A damaged archive is found, whatever is damaged in it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from archives import write_archive
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from results.archive import Archive, RunEntry
+from results.files import SUMS, write_sums
+from results.verify import Damage, unreadable_runs, verify_run
+
+RUNS: dict[Path, list[RunEntry]] = {}
+"""The runs of an archive as they were opened before anything was damaged."""
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_archive(tmp_path_factory.mktemp("verify"), blocks=2)
+
+
+def damage(archive: Path) -> list[Damage]:
+    (run,) = RUNS.setdefault(archive, Archive(archive).runs())
+    return list(verify_run(run))
+
+
+def files(archive: Path) -> list[Path]:
+    return sorted(path for path in archive.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def restored(archive: Path) -> Iterator[Path]:
+    """The archive, put back as it was afterwards."""
+    before = {path: path.read_bytes() for path in files(archive)}
+    yield archive
+    for path in files(archive):
+        if path not in before:
+            path.unlink()
+    for path, data in before.items():
+        path.write_bytes(data)
+
+
+def test_an_untouched_archive_is_as_it_was_measured(archive: Path) -> None:
+    assert damage(archive) == []
+
+
+def test_the_digests_are_those_of_a_standard_tool(archive: Path) -> None:
+    for sums in archive.rglob(SUMS):
+        subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=sums.parent, check=True)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_in_any_file_is_found(archive: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(files(archive)))
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    original = bytes(content)
+    content[at] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    try:
+        assert damage(archive), (path.name, at)
+    finally:
+        path.write_bytes(original)
+
+
+def test_a_run_whose_document_can_not_be_read_is_not_passed_over(restored: Path) -> None:
+    (document,) = restored.glob("*/run.json")
+    document.write_bytes(b"\0" + document.read_bytes())
+    (found,) = unreadable_runs(Archive(restored))
+    assert found.path == document
+
+
+@pytest.mark.parametrize("name", ["requests.arrow", "trial.json", "service.log"])
+def test_a_file_that_is_gone_or_came_later_is_named(restored: Path, name: str) -> None:
+    (folder, *_) = sorted(restored.glob("*/trials/*"))
+    (folder / name).rename(folder / "other")
+    assert {(d.path.name, d.text) for d in damage(restored)} == {
+        ("other", "has come since the folder was sealed"),
+        (name, "is gone"),
+    }
+
+
+def test_rows_that_the_record_does_not_count_are_found_behind_right_digests(
+    restored: Path,
+) -> None:
+    first, second, *_ = sorted(restored.glob("*/trials/*"))
+    (second / "memory.arrow").write_bytes((first / "gc.arrow").read_bytes())
+    write_sums(second, [p.name for p in second.iterdir() if p.name != SUMS])
+    texts = [d.text for d in damage(restored)]
+    assert any("rows, the record counts" in text for text in texts)
+    assert any("other columns" in text for text in texts)
