@@ -16,7 +16,7 @@ from bench_command import Finished, Workplace
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Finished]:
     """One finished run of a small matrix: two configurations, two blocks."""
     workplace = Workplace(tmp_path_factory.mktemp("main-job"))
-    matrices.write(workplace.root, matrices.SMALL)
+    matrices.write(workplace.root, matrices.CLOSED)
     return workplace, workplace.bench("run", "matrix.yaml")
 
 
