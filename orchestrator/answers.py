@@ -18,6 +18,7 @@ from rich.table import Table
 
 from orchestrator.progress import format_bytes, format_seconds, trial_figures
 from results.errors import EnvironmentLacks, RunIncomplete, UserError
+from results.metrics import counted
 from results.record import planned_id
 
 if TYPE_CHECKING:
@@ -299,6 +300,25 @@ def _print_limits(records: list[Any], console: Console) -> None:
             "in force" if limit.enforced else f"[yellow]{escape(limit.reason)}[/]",
         )
     console.print(table)
+
+
+def print_export(archive_path: Path, run_names: list[str], target: Path, console: Console) -> None:
+    """Export runs, or all, and say where to and how much."""
+    from results.archive import Archive
+    from results.export import export
+    from results.fragments import read_trials
+
+    archive = Archive(archive_path)
+    runs = [archive.run(name) for name in run_names] or archive.runs()
+    trials = read_trials(archive, runs)
+    for note in trials.notes:
+        sys.stderr.write(f"{note}\n")
+    size_bytes = export(trials, target)
+    console.print(
+        f"wrote {escape(str(target))} ({format_bytes(size_bytes)}): {counted(len(runs), 'run')}, "
+        f"{counted(len(trials.records), 'trial')}",
+        highlight=False,
+    )
 
 
 def print_verification(

@@ -276,6 +276,25 @@ def _one_query(query: str | None, file: Path | None) -> str:
 
 
 @app.command()
+def export(
+    target: Annotated[
+        Path, typer.Option("--output", "-o", help="FILE.duckdb, or a folder for Parquet files.")
+    ],
+    run_names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; else all of them.")
+    ] = None,
+    archive: ArchivePath = None,
+) -> None:
+    """Copy runs for other engines: one DuckDB file with every view, or a set of Parquet files.
+
+    Example: bench export latest -o runs.duckdb
+    """
+    from orchestrator.answers import print_export
+
+    print_export(_archive_path(archive), run_names or [], target, _console())
+
+
+@app.command()
 def verify(
     run_names: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; else all of them.")

@@ -160,12 +160,12 @@ class Database:
         """The view `comparison` needs statistics: it is only made for a query that names it."""
         if self._compared or not re.search(r"\bcomparison\b", sql, re.IGNORECASE):
             return
-        self._connection.register("raw_comparison", self._compared_runs())
+        self._connection.register("raw_comparison", self.compared_runs())
         self._connection.execute(view_text("comparison"))
         self._compared = True
 
-    def _compared_runs(self) -> pa.Table:
-        """Each run for itself: its baseline, its margins, its blocks."""
+    def compared_runs(self) -> pa.Table:
+        """The rows of the view `comparison`: each run for itself, with its own baseline and blocks."""
         from results.compare import comparison_of, comparison_rows
 
         tables = []

@@ -1,0 +1,92 @@
+"""An archive for other engines: one DuckDB file with every view, or a set of Parquet files.
+
+Both hold copies: the archive itself is only read. They appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from results.database import VIEWS, Database, view_text
+from results.errors import EnvironmentLacks, UserError
+from results.fragments import Trials
+from results.schema import TABLES
+
+PARTITIONS = ("run_id", "configuration", "trial_id")
+DERIVED = ("trial_metrics", "cells", "comparison")
+"""Views that a set of Parquet files has as files: what an engine without our views needs most."""
+
+
+def export(trials: Trials, target: Path) -> int:
+    """Write `target`: a DuckDB file when it ends in `.duckdb`, else a folder of Parquet files.
+
+    Returns its size in bytes. Raises UserError when it exists, EnvironmentLacks when it can't be
+    written.
+    """
+    if target.exists():
+        raise UserError(f"{target} is there already; choose another with -o")
+    write = _write_duckdb if target.suffix == ".duckdb" else _write_parquet
+    try:
+        _whole_or_nothing(trials, target, write)
+    except (OSError, duckdb.IOException) as error:
+        raise EnvironmentLacks(f"{target} can't be written: {error}") from error
+    paths = target.rglob("*") if target.is_dir() else [target]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _whole_or_nothing(trials: Trials, target: Path, write: Callable[[Trials, Path], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+        made = Path(folder) / target.name
+        write(trials, made)
+        shutil.move(made, target)
+
+
+def _write_duckdb(trials: Trials, target: Path) -> None:
+    with Database(trials) as database:
+        compared = database.compared_runs()
+    connection = duckdb.connect(str(target))
+    try:
+        for name, table in (trials.tables | {"raw_comparison": compared}).items():
+            connection.register("source", table)
+            connection.execute(f'create table "{name}" as from source')
+            connection.unregister("source")
+        for name in (*VIEWS, "comparison"):
+            connection.execute(view_text(name))
+    finally:
+        connection.close()
+
+
+def _write_parquet(trials: Trials, target: Path) -> None:
+    target.mkdir()
+    for name, table in trials.tables.items():
+        if name in TABLES:
+            _write_rows(table, target / name)
+        else:
+            assert isinstance(table, pa.Table)
+            pq.write_table(table, target / f"{name.removeprefix('raw_')}.parquet")
+    with Database(trials) as database:
+        for name in DERIVED:
+            pq.write_table(database.query(f"from {name}"), target / f"{name}.parquet")
+
+
+def _write_rows(table: pa.Table | ds.Dataset, folder: Path) -> None:
+    """One file for each trial, found by its folders: run_id=…/configuration=…/trial_id=…"""
+    keys = pa.schema([pa.field(name, pa.string()) for name in PARTITIONS])
+    options = ds.ParquetFileFormat().make_write_options(compression="zstd")
+    ds.write_dataset(
+        table,
+        folder,
+        format="parquet",
+        file_options=options,
+        partitioning=ds.partitioning(keys, flavor="hive"),
+        max_partitions=100_000,
+        max_open_files=64,
+    )
