@@ -165,7 +165,7 @@ class Database:
         self._compared = True
 
     def compared_runs(self) -> pa.Table:
-        """The rows of the view `comparison`: each run for itself, with its own baseline and blocks."""
+        """The rows of the view `comparison`: each run for itself, its own baseline and blocks."""
         from results.compare import comparison_of, comparison_rows
 
         tables = []

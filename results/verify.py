@@ -53,7 +53,8 @@ def _verify_folder(folder: Path, names: Iterable[str]) -> Iterator[Damage]:
     try:
         known = read_sums(folder)
     except (OSError, ValueError) as error:
-        yield Damage(folder / SUMS, f"can't be read: {error}")
+        why = error.strerror if isinstance(error, OSError) else error
+        yield Damage(folder / SUMS, f"can't be read: {why}")
         return
     for name in sorted({*known, *names}):
         path = folder / name
