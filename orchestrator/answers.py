@@ -184,6 +184,18 @@ def print_query(
                 write_result(answer, form, sys.stdout)
 
 
+def ask_for_queries(archive_path: Path, console: Console, *, timeout_s: float) -> None:
+    """A prompt for queries, until the user leaves it."""
+    from orchestrator.leftovers import state_folder
+    from orchestrator.prompt import run_prompt
+    from results.database import open_database
+
+    with open_database(archive_path) as database:
+        for note in database.notes:
+            sys.stderr.write(f"{note}\n")
+        run_prompt(database, console, state_folder() / "sql_history", timeout_s=timeout_s)
+
+
 def print_runs(archive_path: Path, console: Console, *, as_json: bool) -> None:
     """All runs of an archive, the oldest first."""
     from results.archive import Archive

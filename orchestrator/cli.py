@@ -251,20 +251,27 @@ def sql(
 ) -> None:
     """Ask the archive anything: every request and every sample is a row.
 
+    Without a query it asks for them at a prompt, or reads one from a pipe.
+
     Views: runs, trials, phases, builds, memory, requests, gc, events, runtime, findings,
     trial_metrics, cells, comparison and more; docs/sql.md tells each column.
 
     Example: bench sql "select configuration, count(*) from requests group by 1"
     """
-    from orchestrator.answers import print_query
+    from orchestrator.answers import ask_for_queries, print_query
 
+    if query is None and file is None and sys.stdin.isatty():
+        ask_for_queries(_archive_path(archive), _console(), timeout_s=timeout_s)
+        return
     text = _one_query(query, file)
     print_query(_archive_path(archive), text, _console(), form=output.value, timeout_s=timeout_s)
 
 
 def _one_query(query: str | None, file: Path | None) -> str:
-    if (query is None) == (file is None):
+    if query is not None and file is not None:
         raise UserError("give one query, either as an argument or with -f FILE")
+    if query is None and file is None:
+        return sys.stdin.read()
     if file is None:
         return query or ""
     try:
