@@ -8,14 +8,11 @@ run that is stopped, by whatever, loses at most the trial that was running.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,9 +22,9 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.binaries import Binaries, prepare_binaries
-from orchestrator.cluster import EmbeddedCluster, Node, NodeLost, quiet_standard_error
+from orchestrator.cluster import Node, NodeLost
 from orchestrator.interrupt import Stop, stop_on_interrupt
-from orchestrator.leftovers import TEMP_PREFIX, Lease, abandon_run
+from orchestrator.leftovers import abandon_run
 from orchestrator.matrix import Matrix, load_matrix
 from orchestrator.plan import (
     Plan,
@@ -40,6 +37,7 @@ from orchestrator.plan import (
     trial_spec,
 )
 from orchestrator.progress import Progress, format_seconds, show_progress
+from orchestrator.workplace import measuring_node, temp_root, workplace
 from results.archive import Archive
 from results.collector_process import CollectorProcess
 from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete, UserError
@@ -47,9 +45,7 @@ from results.files import file_digest
 from results.record import Finding, TrialRecord, planned_id
 from results.schema import SCHEMA_VERSION
 from results.validity import spoiled_by_node
-from workers.affinity import pin_process, split_cores
 from workers.load.process import check_scenario
-from workers.spec import NodeSettings
 
 LARGE_RUN_TRIALS = 10_000
 TRIALS_MAX = 1_000_000
@@ -59,10 +55,6 @@ FREE_SPACE_BYTES = 64 * 2**20
 """A trial is not begun with less than this free where the archive or the spool lies."""
 
 POLL_S = 0.25
-TEMP_ROOT_CHARACTERS_MAX = 16
-"""The longest of Ray's sockets, 91 characters and a long pid below it, must fit into 107:
-`/heapgate-1a2b-abcdefgh/ray/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store`."""
-
 SPOILED_REPETITIONS_MAX = 3
 """After so many repetitions in vain the node is taken for what it is."""
 
@@ -185,10 +177,10 @@ def _execute(run: Run, console: Console) -> RunResult:
     error: HeapgateError | None = None
     with ExitStack() as stack:
         progress = stack.enter_context(show_progress(console))
-        workplace = stack.enter_context(_workplace(run))
-        stack.enter_context(stop_on_interrupt(run.stop, lambda: _abandon(run, workplace)))
+        folder = stack.enter_context(workplace(run.run_id, run.folder))
+        stack.enter_context(stop_on_interrupt(run.stop, lambda: _abandon(run, folder)))
         try:
-            _prepare_and_measure(run, workplace, progress)
+            _prepare_and_measure(run, folder, progress)
         except HeapgateError as caught:
             # An interrupt reaches compilers and downloads too: what they say then is no news.
             error = _stopped(run) if run.stop.is_set() else caught
@@ -219,42 +211,15 @@ def _missing(run: Run) -> RunIncomplete | None:
     )
 
 
-@contextmanager
-def _workplace(run: Run) -> Iterator[Path]:
-    """The run's temporary folder and its lease; both are gone afterwards."""
-    prefix = f"{TEMP_PREFIX}{run.run_id.rpartition('-')[2]}-"
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_temp_root()))
-    except OSError as error:
-        raise EnvironmentLacks(
-            f"no temporary folder can be made in {_temp_root()}: {error.strerror}; make room, or "
-            "set TMPDIR to a folder elsewhere"
-        ) from error
-    try:
-        # The unprivileged service must be able to reach its own folder below this one.
-        folder.chmod(0o711)
-        Lease.take(run_id=run.run_id, run_dir=run.folder, temp_dir=folder)
-        yield folder
-    finally:
-        # What a part that was killed has left, its control groups above all, goes as well.
-        abandon_run(run.run_id, folder)
-
-
-def _temp_root() -> Path:
-    """Where temporary folders lie, if short enough: a socket's path has 107 characters at most."""
-    usual = Path(tempfile.gettempdir())
-    return usual if len(str(usual)) <= TEMP_ROOT_CHARACTERS_MAX else Path("/tmp")  # noqa: S108
-
-
-def _abandon(run: Run, workplace: Path) -> None:
+def _abandon(run: Run, folder: Path) -> None:
     """Second interrupt: end everything of this run at once. What is on disk stays."""
-    abandon_run(run.run_id, workplace)
+    abandon_run(run.run_id, folder)
     run.document["status"] = "interrupted"
     with suppress(EnvironmentLacks):
         run.archive.write_run_document(run.folder, run.document)
 
 
-def _prepare_and_measure(run: Run, workplace: Path, progress: Progress) -> None:
+def _prepare_and_measure(run: Run, folder: Path, progress: Progress) -> None:
     progress.done(
         f"{run.matrix.service.name}: {plan_summary(run.matrix)}, about "
         f"{format_seconds(run.plan.estimate_ns / 1e9)} after building"
@@ -262,15 +227,22 @@ def _prepare_and_measure(run: Run, workplace: Path, progress: Progress) -> None:
     for warning in run.plan.warnings:
         progress.warn(warning)
     with run.stop.breaks_off():
-        _check_scenarios(run, workplace)
+        _check_scenarios(run, folder)
         binaries = prepare_binaries(run.matrix, progress)
     _check_same_binaries(run, binaries)
     _check_stop(run)
-    with _measuring_node(run, workplace, binaries, progress) as node:
+    progress.step("starting Ray and the collector")
+    started_s = time.monotonic()
+    run.document["cluster_started_ns"] = time.time_ns()
+    cpus_limit = run.matrix.largest_cpus
+    with measuring_node(run.run_id, run.folder, folder, binaries.launcher, cpus_limit) as started:
+        node, run.collector = started
+        took_s = time.monotonic() - started_s
+        progress.done(f"Ray ready in {took_s:.1f} s: {node.node_id}, {node.node_class}")
         _run_trials(run, node, binaries, progress)
 
 
-def _check_scenarios(run: Run, workplace: Path) -> None:
+def _check_scenarios(run: Run, folder: Path) -> None:
     """Import each scenario once, so that a broken one is told before anything is measured.
 
     A run never mixes two scenarios either: a resumed run needs those that it began with.
@@ -282,7 +254,7 @@ def _check_scenarios(run: Run, workplace: Path) -> None:
             raise UserError(
                 f"scenario {path} has changed since run {run.run_id} began; start a new run instead"
             )
-        check_scenario(load, workplace)
+        check_scenario(load, folder)
 
 
 def _check_same_binaries(run: Run, binaries: Binaries) -> None:
@@ -295,69 +267,6 @@ def _check_same_binaries(run: Run, binaries: Binaries) -> None:
                 "began (its source, flags or toolchain changed); start a new run instead"
             )
     run.archive.write_run_document(run.folder, run.document)
-
-
-@contextmanager
-def _measuring_node(
-    run: Run, workplace: Path, binaries: Binaries, progress: Progress
-) -> Iterator[Node]:
-    """Collector, cluster and this machine's node, stopped in the reverse order."""
-    cores = split_cores(os.sched_getaffinity(0), run.matrix.largest_cpus)
-    logs = run.folder / "logs"
-    logs.mkdir(exist_ok=True)
-    token_file = workplace / "token"
-    token_file.touch(mode=0o600)
-    token_file.write_text(secrets.token_hex(32), encoding="ascii")
-    for name in ("spool", "work"):
-        (workplace / name).mkdir()
-    (workplace / "work").chmod(0o711)
-    with ExitStack() as stack:
-        progress.step("starting Ray and the collector")
-        started_s = time.monotonic()
-        run.document["cluster_started_ns"] = time.time_ns()
-        stack.enter_context(_run_marker(run.run_id))
-        # All that is started from here on inherits these cores and leaves the others to the
-        # service.
-        stack.enter_context(pin_process(cores.other))
-        stack.enter_context(quiet_standard_error(logs / "ray.stderr"))
-        collector = CollectorProcess.start(
-            archive=run.archive.path,
-            run_id=run.run_id,
-            token_file=token_file,
-            log=logs / "collector.log",
-        )
-        stack.callback(collector.stop)
-        run.collector = collector
-        cluster = EmbeddedCluster(workplace, logs)
-        stack.callback(cluster.stop)
-        cluster.start()
-        node = cluster.start_node(
-            NodeSettings(
-                run_id=run.run_id,
-                work_root=str(workplace / "work"),
-                spool_root=str(workplace / "spool"),
-                log_folder=str(logs),
-                launcher=str(binaries.launcher),
-                collector=collector.address,
-                token_file=str(token_file),
-                service_cores=cores.service,
-                other_cores=cores.other,
-            )
-        )
-        progress.done(
-            f"Ray ready in {time.monotonic() - started_s:.1f} s: {node.node_id}, {node.node_class}"
-        )
-        yield node
-
-
-@contextmanager
-def _run_marker(run_id: str) -> Iterator[None]:
-    """Mark every process of this run in its environment, so that leftovers can be told apart."""
-    os.environ["HEAPGATE_RUN"] = run_id
-    try:
-        yield
-    finally:
-        del os.environ["HEAPGATE_RUN"]
 
 
 def remaining(plan: Plan, records: list[TrialRecord]) -> list[PlannedTrial]:
@@ -480,7 +389,7 @@ def _stopped(run: Run) -> Interrupted:
 
 
 def _check_space(run: Run) -> None:
-    for place in (run.folder, _temp_root()):
+    for place in (run.folder, temp_root()):
         free = shutil.disk_usage(place).free
         if free < FREE_SPACE_BYTES:
             raise EnvironmentLacks(
