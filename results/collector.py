@@ -151,7 +151,7 @@ class Collector(wire_grpc.TelemetryServicer):
     def _authenticate(self, context: grpc.ServicerContext) -> None:
         given = dict(context.invocation_metadata()).get("authorization", "")
         if not hmac.compare_digest(str(given), f"Bearer {self._token}"):
-            print(f"refused a stranger: {context.peer()}", file=sys.stderr, flush=True)  # noqa: T201
+            _log(f"refused a stranger: {context.peer()}")
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
 
     def _handle_all(self, messages: list[wire.FromAgent]) -> Iterator[wire.FromCollector]:
@@ -226,11 +226,17 @@ class Collector(wire_grpc.TelemetryServicer):
         return wire.FromCollector(finished=finished)
 
     def _refused(self, trial_id: str, reason: str) -> wire.FromCollector:
-        print(f"refused {trial_id!r}: {reason}", file=sys.stderr, flush=True)  # noqa: T201
+        _log(f"refused {trial_id!r}: {reason}")
         writer = self._open.pop(trial_id, None)
         if writer:
             writer.abandon()
         return wire.FromCollector(refused=wire.Refused(trial_id=trial_id, reason=reason))
+
+
+def _log(text: str) -> None:
+    """One line to the log, which may lie on the very disk that is full."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _pump(source: Iterator[wire.FromAgent], target: queue.Queue[wire.FromAgent | None]) -> None:

@@ -298,6 +298,38 @@ def _runs(pid: int) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_a_full_archive_is_told_at_once_though_its_log_is_full_too(tmp_path: Path) -> None:
+    small, spool_root = tmp_path / "small", tmp_path / "spool"
+    small.mkdir()
+    spool_root.mkdir()
+    token_file = tmp_path / "token"
+    token_file.write_text("secret")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(small)], check=True)
+    try:
+        (small / RUN / "trials").mkdir(parents=True)
+        collector = CollectorProcess.start(
+            archive=small, run_id=RUN, token_file=token_file, log=small / "collector.log"
+        )
+        agent = AgentProcess.start(
+            spool=spool_root,
+            collector=collector.address,
+            token_file=token_file,
+            log=tmp_path / "agent.log",
+        )
+        spool = Spool(spool_root, RUN, TRIAL)
+        for number in range(40):
+            spool.stream(EVENTS).append(event(number) | {"message": ["m" * 20_000]})
+            spool.stream(EVENTS).flush()
+        spool.finish(record(), None)
+        (told,) = wait_delivered(spool_root, TRIAL, 30.0, agent)
+        assert "No space left" in told
+        agent.stop()
+        collector.stop()
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 def test_a_full_disk_under_the_spool_is_counted_and_told(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
