@@ -164,8 +164,10 @@ class Connection:
             )
 
     def _delivered(self, trial_id: str, differences: list[str]) -> None:
-        """Leave the outcome where the trial waits for it."""
+        """Leave the outcome where the trial waits for it; the first one tells the cause."""
         target = self._root / f"{trial_id}{DELIVERED}"
+        if target.exists():
+            return
         temporary = target.with_suffix(".new")
         temporary.write_text(json.dumps(differences), encoding="utf-8")
         temporary.replace(target)

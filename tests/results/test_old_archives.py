@@ -1,0 +1,53 @@
+"""Archives of every earlier version of the format are still read, checked and compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from results.archive import Archive
+from results.database import VIEWS, open_database
+from results.schema import SCHEMA_VERSION, TABLES
+from results.verify import verify_run
+
+KEPT = sorted((Path(__file__).resolve().parents[1] / "archives").glob("v*"))
+
+
+def records(archive: Path) -> list[dict[str, object]]:
+    return [json.loads(p.read_text()) for p in sorted(archive.glob("*/trials/*/trial.json"))]
+
+
+def test_there_is_one_of_each_version() -> None:
+    assert [path.name for path in KEPT] == [f"v{n}" for n in range(1, SCHEMA_VERSION + 1)]
+
+
+@pytest.mark.parametrize("archive", KEPT, ids=lambda path: path.name)
+def test_it_is_as_it_was_measured(archive: Path) -> None:
+    (run,) = Archive(archive).runs()
+    assert list(verify_run(run)) == []
+
+
+@pytest.mark.parametrize("archive", KEPT, ids=lambda path: path.name)
+def test_every_view_answers(archive: Path) -> None:
+    with open_database(archive) as database:
+        assert database.notes == []
+        for name in (*VIEWS, *TABLES, "comparison"):
+            assert database.query(f"select count(*) as n from {name}")["n"][0].as_py() is not None
+        counted = database.query(
+            "select trial_id, count(*) as rows from requests group by all order by all"
+        ).to_pylist()
+    assert counted == [
+        {"trial_id": r["trial_id"], "rows": r["rows"]["requests"]}  # type: ignore[index]
+        for r in records(archive)
+    ]
+
+
+@pytest.mark.parametrize("archive", KEPT, ids=lambda path: path.name)
+def test_it_is_compared(archive: Path) -> None:
+    with open_database(archive) as database:
+        (table,) = database.comparison().tables
+    peak = next(row for row in table.rows if row.metric.name == "peak_rss")
+    assert peak.pairs == 2
+    assert peak.baseline and peak.candidate and peak.candidate < peak.baseline
