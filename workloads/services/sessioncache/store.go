@@ -105,7 +105,7 @@ func (s *store) get(id string) *Session {
 	return session
 }
 
-// renewForEver replaces expired sessions, so that the live set keeps its size.
+// renewForEver replaces sessions before they expire, so that the live set keeps its size.
 func (s *store) renewForEver(ctx context.Context) {
 	ticker := time.NewTicker(renewEvery)
 	defer ticker.Stop()
@@ -122,7 +122,8 @@ func (s *store) renewForEver(ctx context.Context) {
 func (s *store) renew() {
 	now := time.Now()
 	for n := range s.shards {
-		for _, expired := range s.shards[n].expired(now) {
+		// Those that would expire before the next round or the one after: none is ever missing.
+		for _, expired := range s.shards[n].expired(now.Add(2 * renewEvery)) {
 			fresh := *expired
 			fresh.Expires = now.Add(s.options.ttl)
 			s.put(throughJSON(fresh))
