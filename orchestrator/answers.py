@@ -167,6 +167,12 @@ def write_report(archive_path: Path, run_name: str, output: Path | None, *, form
     sys.stdout.write(f"wrote {output} ({format_bytes(len(text.encode()))})\n")
 
 
+def _tell(notes: Iterable[str]) -> None:
+    """What a reader of answers should know, beside them."""
+    for note in notes:
+        sys.stderr.write(f"{note}\n")
+
+
 def print_query(
     archive_path: Path, sql: str, console: Console, *, form: str, timeout_s: float
 ) -> None:
@@ -175,8 +181,7 @@ def print_query(
     from results.query import write_result, write_table
 
     with open_database(archive_path) as database:
-        for note in database.notes:
-            sys.stderr.write(f"{note}\n")
+        _tell(database.notes)
         with database.stream(sql, timeout_s=timeout_s) as answer:
             if form == "table":
                 write_table(answer, console)
@@ -191,8 +196,7 @@ def ask_for_queries(archive_path: Path, console: Console, *, timeout_s: float) -
     from results.database import open_database
 
     with open_database(archive_path) as database:
-        for note in database.notes:
-            sys.stderr.write(f"{note}\n")
+        _tell(database.notes)
         run_prompt(database, console, state_folder() / "sql_history", timeout_s=timeout_s)
 
 
@@ -321,10 +325,9 @@ def print_export(archive_path: Path, run_names: list[str], target: Path, console
     from results.fragments import read_trials
 
     archive = Archive(archive_path)
-    runs = [archive.run(name) for name in run_names] or archive.runs()
+    runs = archive.chosen(run_names)
     trials = read_trials(archive, runs)
-    for note in trials.notes:
-        sys.stderr.write(f"{note}\n")
+    _tell(trials.notes)
     size_bytes = export(trials, target)
     console.print(
         f"wrote {escape(str(target))} ({format_bytes(size_bytes)}): {counted(len(runs), 'run')}, "
@@ -341,7 +344,7 @@ def print_verification(
     from results.verify import unreadable_runs, verify_run
 
     archive = Archive(archive_path)
-    runs = [archive.run(name) for name in run_names] or archive.runs()
+    runs = archive.chosen(run_names)
     damaged = {run.run_id: list(verify_run(run)) for run in runs}
     for damage in [] if run_names else unreadable_runs(archive):
         damaged[damage.path.parent.name] = [damage]

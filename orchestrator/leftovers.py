@@ -19,14 +19,14 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from results.errors import EnvironmentLacks
+from results.errors import EnvironmentLacks, HeapgateError
+from results.files import write_whole
 
 if TYPE_CHECKING:
     import psutil
@@ -114,7 +114,7 @@ class Lease:
         text = json.dumps(dataclasses.asdict(lease), default=str, indent=1) + "\n"
         try:
             leases_folder().mkdir(parents=True, exist_ok=True)
-            _write_whole(_lease_path(run_id), text)
+            write_whole(_lease_path(run_id), text)
         except OSError as error:
             raise EnvironmentLacks(
                 f"the state folder {state_folder()} can't be written to ({error.strerror}): "
@@ -283,13 +283,13 @@ def _clean_up(lease: Lease) -> SweptRun:
 
 def _mark_interrupted(run_dir: Path) -> None:
     """The run's own document still says that it is running; a damaged one is left alone."""
-    from results.files import write_whole
+    from results.archive import Archive
 
-    with contextlib.suppress(OSError, ValueError):
-        path = run_dir / "run.json"
-        document = json.loads(path.read_bytes())
+    with contextlib.suppress(OSError, ValueError, HeapgateError):
+        document = json.loads((run_dir / "run.json").read_bytes())
         if isinstance(document, dict) and document.get("status") == "running":
-            write_whole(path, json.dumps(document | {"status": "interrupted"}, indent=1) + "\n")
+            ended = document | {"status": "interrupted"}
+            Archive(run_dir.parent).write_run_document(run_dir, ended)
 
 
 def _run_processes(run_id: str, temp_dir: Path | None) -> Iterator[psutil.Process]:
@@ -364,17 +364,6 @@ def _lease_path(run_id: str) -> Path:
     if not isinstance(run_id, str) or not _SAFE_RUN_ID.fullmatch(run_id):
         raise ValueError(f"{run_id!r} can't be the id of a run")
     return leases_folder() / f"{run_id}.json"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _start_ticks(pid: int) -> int | None:

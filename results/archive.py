@@ -13,6 +13,7 @@ import difflib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from results.record import Finding, TrialRecord
 
 PARTIAL = ".partial"
 _ARROW_END = b"ARROW1"
+"""The last bytes of a complete Arrow IPC file."""
 
 
 def default_archive() -> Path:
@@ -90,6 +92,11 @@ class Archive:
         problem = "is not unique" if fitting else "is not in the archive"
         hint = f"; there are: {', '.join(near or ids[-3:])}"
         raise UserError(f"run {name!r} {problem} {self.path}{hint}")
+
+    def chosen(self, names: Sequence[str]) -> list[RunEntry]:
+        """The runs that were named, each once; all of them when none was. Raises as `run` does."""
+        entries = {entry.run_id: entry for entry in map(self.run, names)}
+        return list(entries.values()) if names else self.runs()
 
     def create_run(self, run_id: str, document: dict[str, Any], matrix_path: Path) -> Path:
         """The folder of a new run, with its document and a copy of the matrix."""

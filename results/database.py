@@ -186,9 +186,7 @@ def open_database(archive_path: Path, run_ids: Sequence[str] | None = None) -> D
     archive = Archive(archive_path)
     if not run_ids:
         archive.run("latest")
-        return Database(read_trials(archive, archive.runs()))
-    entries = {entry.run_id: entry for entry in map(archive.run, run_ids)}
-    return Database(read_trials(archive, list(entries.values())))
+    return Database(read_trials(archive, archive.chosen(run_ids or ())))
 
 
 def view_text(name: str) -> str:

@@ -22,7 +22,6 @@ from results.schema import TABLES, TableSchema
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
 _TEXT: Final = pa.string()
 _NUMBER: Final = pa.int64()
-"""The last bytes of a complete Arrow IPC file."""
 
 KEY_COLUMNS: Final = (
     ("run_id", _WORD, "run of the trial"),

@@ -279,6 +279,8 @@ def test_after_a_killed_driver_the_next_command_cleans_and_resume_finishes(
     assert listed.code == 0, listed.text
     assert "whose driver was killed" in listed.err
     assert listed.json()[0]["status"] == "interrupted"
+    verified = workplace.bench("verify")
+    assert verified.code == 0, verified.text
     wait_until(lambda: not workplace.strays(), timeout_s=15)
 
     resuming = workplace.start("resume")
