@@ -48,7 +48,10 @@ class PhasePeak:
     """The kernel's own high-water marks for one phase; null where there is none.
 
     `rss_bytes` is the main process's, `sampled_rss_bytes` the largest sample of the whole tree,
-    `others_rss_bytes` the largest sample of that tree without its main process.
+    `others_rss_bytes` the largest sample of that tree without its main process. On Windows there
+    are `working_set_bytes`, `commit_bytes` and `job_bytes` instead: its marks can't be reset, so
+    one that did not rise in the phase is not the phase's and stays null, and
+    `sampled_working_set_bytes` and `sampled_commit_bytes` are lower bounds.
     """
 
     phase: str
@@ -56,13 +59,18 @@ class PhasePeak:
     cgroup_bytes: int | None
     sampled_rss_bytes: int | None = None
     others_rss_bytes: int | None = None
+    working_set_bytes: int | None = None
+    commit_bytes: int | None = None
+    job_bytes: int | None = None
+    sampled_working_set_bytes: int | None = None
+    sampled_commit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitRecord:
     """One limit as asked for and as read back from the system after it was set."""
 
-    name: Literal["memory_max_bytes", "memory_high_bytes", "cpus"]
+    name: Literal["memory_max_bytes", "memory_high_bytes", "cpus", "working_set_max_bytes"]
     asked: float
     read_back: float | None
     enforced: bool
@@ -73,7 +81,7 @@ class LimitRecord:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRecord:
     """How the service ended and why: `cause` is one of stopped, killed, exited, crashed,
-    oom_kill, go_out_of_memory, never_ready, start_failed.
+    oom_kill, commit_refused, go_out_of_memory, access_violation, never_ready, start_failed.
     """
 
     cause: str

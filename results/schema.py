@@ -6,6 +6,8 @@ epoch in UTC: each process reads its monotonic clock and maps it to UTC once, wh
 What an operating system does not offer is null, never 0.
 
 Format history (newest first; old archives stay readable):
+  2  2026-11  memory: columns of Windows (working set, commit, job); what an archive of an older
+              format lacks is null
   1  2026-11  first format
 """
 
@@ -16,7 +18,7 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 PHASES: Final = (
     "build",
@@ -101,6 +103,21 @@ MEMORY: Final = TableSchema(
         _count("cpu_system_ns", "CPU time in the kernel since start", "ns"),
         _count("minor_faults", "page faults served without input/output since start"),
         _count("major_faults", "page faults that needed input/output since start"),
+        _bytes("working_set_bytes", "resident memory on Windows: the working set"),
+        _bytes(
+            "private_working_set_bytes",
+            "its part that no other process shares, where Windows tells (10 22H2 and later)",
+        ),
+        _bytes(
+            "peak_working_set_bytes", "kernel's peak of the main process's working set since start"
+        ),
+        _bytes("commit_bytes", "memory that Windows has promised to back: private commit"),
+        _bytes("peak_commit_bytes", "kernel's peak of the main process's commit since start"),
+        _bytes("job_peak_bytes", "kernel's peak of the job object's commit since start"),
+        _count("page_faults", "page faults of either kind since start (Windows counts no kinds)"),
+        _bytes("pagefile_used_bytes", "the whole system's page files in use"),
+        _bytes("system_commit_bytes", "commit of the whole system"),
+        _bytes("system_commit_limit_bytes", "the most that the system can commit"),
         _bytes("cgroup_usage_bytes", "memory charged to the cgroup, page cache included"),
         _bytes(
             "cgroup_peak_bytes",

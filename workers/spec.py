@@ -63,16 +63,20 @@ class ServiceSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSpec:
-    """Limits asked for; what is really in force is read back and recorded."""
+    """Limits asked for; what is really in force is read back and recorded.
+
+    `working_set_max_bytes` is for Windows alone: it trims what is resident, not what is committed.
+    """
 
     memory_max_bytes: int | None = None
     memory_high_bytes: int | None = None
     cpus: float | None = None
+    working_set_max_bytes: int | None = None
 
     @property
     def asked(self) -> bool:
         """Whether anything at all is limited."""
-        values = (self.memory_max_bytes, self.memory_high_bytes, self.cpus)
+        values = dataclasses.astuple(self)
         return any(v is not None for v in values)
 
 
