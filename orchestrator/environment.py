@@ -13,14 +13,18 @@ from orchestrator.values import share
 
 PAD = "HEAPGATE_PAD"
 TRACE = "gctrace=1,scavtrace=1"
-_ALWAYS = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": ".", "LANG": "C.UTF-8", "TZ": "UTC"}
+_ALWAYS = {
+    "linux": {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": ".", "LANG": "C.UTF-8", "TZ": "UTC"},
+    # The node adds what Windows itself needs (SystemRoot, PATH, TEMP): only it knows their values.
+    "windows": {"TZ": "UTC"},
+}
 Block = tuple[tuple[str, str], ...]
 
 
-def environment_blocks(matrix: Matrix, run_id: str) -> dict[str, Block]:
+def environment_blocks(matrix: Matrix, run_id: str, system: str) -> dict[str, Block]:
     """The whole block of every configuration, sorted by name and padded to one length."""
     plain = {
-        name: _variables(matrix, name, configuration) | {"HEAPGATE_RUN": run_id}
+        name: _variables(matrix, name, configuration, system) | {"HEAPGATE_RUN": run_id}
         for name, configuration in matrix.configurations.items()
     }
     longest = max(block_length(variables) for variables in plain.values())
@@ -39,8 +43,10 @@ def _padded(variables: dict[str, str], longest: int) -> dict[str, str]:
     return variables | {PAD: "x" * (longest - block_length(variables))}
 
 
-def _variables(matrix: Matrix, name: str, configuration: Configuration) -> dict[str, str]:
-    merged = _ALWAYS | matrix.document.service.env | configuration.env
+def _variables(
+    matrix: Matrix, name: str, configuration: Configuration, system: str
+) -> dict[str, str]:
+    merged = _ALWAYS[system] | matrix.document.service.env | configuration.env
     if merged.get("GOMEMLIMIT", "").endswith("%"):
         limit_bytes = matrix.limits_of(name).memory_max or 0
         merged["GOMEMLIMIT"] = f"{int(limit_bytes * share(merged['GOMEMLIMIT']))}B"

@@ -18,6 +18,7 @@ from orchestrator.model import (
     Configuration,
     Limits,
     MatrixDocument,
+    NodeGroup,
     Service,
     Workload,
     WrittenDefaults,
@@ -29,6 +30,9 @@ from workloads.shipped import scenario_path
 __all__ = ["Matrix", "MatrixError", "load_matrix", "matrix_json_schema"]
 
 ERRORS_MAX = 20
+THIS_MACHINE = ""
+"""The group of nodes of a matrix without `nodes:`."""
+
 _RULES = {
     "missing": "is missing",
     "dict_type": "must be a mapping of keys",
@@ -47,7 +51,6 @@ _RULES = {
 FoundAt = tuple[Path_, str, bool]
 """Where, what is wrong, and whether it is the key rather than its value."""
 
-_ONE_NODE = "a run has one Linux node, this machine: write `linux: 1` or leave it out"
 _NAME_RULE = (
     "use a-z, 0-9, dots, dashes and underscores, 42 of them at most, a letter or digit at both ends"
 )
@@ -94,6 +97,22 @@ class Matrix:
     def workloads(self) -> dict[str, Workload]:
         """Workloads by name."""
         return self.document.workloads
+
+    @property
+    def groups(self) -> dict[str, NodeGroup]:
+        """Groups of nodes by name, their system filled in; `THIS_MACHINE` when none is written."""
+        written = self.document.nodes or {THIS_MACHINE: NodeGroup()}
+        return {name: _with_system(name, group) for name, group in written.items()}
+
+    @property
+    def systems(self) -> list[str]:
+        """The operating systems that are measured on, each once."""
+        return sorted({group.os or "" for group in self.groups.values()})
+
+    @property
+    def this_machine_suffices(self) -> bool:
+        """Whether all that is asked for is one Linux node, whichever."""
+        return list(self.groups.values()) == [NodeGroup(os="linux")]
 
     @property
     def comparison(self) -> NamedComparison:
@@ -146,6 +165,11 @@ class NamedComparison:
     def to_plain(self) -> dict[str, Any]:
         """As JSON."""
         return self.spec.model_dump()
+
+
+def _with_system(name: str, group: NodeGroup) -> NodeGroup:
+    named = name if name in ("linux", "windows") else "linux"
+    return group.model_copy(update={"os": group.os or named})
 
 
 def load_matrix(path: Path, *, relative_to: Path | None = None) -> Matrix:
@@ -231,8 +255,6 @@ def _validation_errors(error: ValidationError) -> list[FoundAt]:
 
 def _unknown_key(path: Path_) -> str:
     key, known = str(path[-1]), known_keys(path[:-1])
-    if path[0] == "nodes":
-        return f"nodes of {key!r} are not offered: {_ONE_NODE}"
     near = difflib.get_close_matches(key, known, 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"unknown key {key!r}; {hint}"
@@ -246,8 +268,8 @@ def _sentence(detail: ErrorDetails) -> str:
         return str(detail["ctx"]["error"])
     if kind == "string_pattern_mismatch":
         return f"{given} can't be a name: {_NAME_RULE}"
-    if kind == "literal_error" and "nodes" in detail["loc"]:
-        return _ONE_NODE
+    if kind == "literal_error":
+        return f"{name} must be {detail['ctx']['expected']}; {given} is there"
     rule = _RULES.get(kind, detail["msg"].lower()).format(**detail.get("ctx", {}))
     return f"{name} {rule}" + (f"; {given} is there" if kind != "missing" else "")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.matrix import Matrix
 
 Found = Iterator[tuple[Path_, str]]
+_SYSTEMS = ("linux", "windows")
 _NOT_BUILT = "only a service with `go:` is built"
 
 
@@ -28,7 +29,29 @@ def meaning_errors(matrix: Matrix) -> Found:
         yield from _configuration_errors(matrix, name, configuration)
     for name in matrix.workloads:
         yield from _scenario_errors(matrix, name)
+    for name in matrix.document.nodes:
+        yield from _node_group_errors(matrix, name)
     yield from _ambiguous_names(matrix)
+
+
+def _node_group_errors(matrix: Matrix, name: str) -> Found:
+    group, service = matrix.groups[name], matrix.document.service
+    at: Path_ = ("nodes", name)
+    if name in _SYSTEMS and group.os != name:
+        yield (*at, "os"), f"a group called {name!r} whose system is {group.os} misleads: rename it"
+    for label in ("os", "heapgate-node"):
+        if label in group.labels:
+            yield (*at, "labels", label), f"the label {label!r} is Heapgate's own; write `os:`"
+    if service.binary is not None and len(matrix.systems) > 1:
+        both = " and ".join(matrix.systems)
+        yield at, f"one `binary:` can't run on {both}; make a matrix of each, or build with `go:`"
+    told = [*service.arguments, *service.env.values()]
+    if group.load and any("127.0.0.1" in text or "localhost" in text for text in told):
+        yield (
+            (*at, "load"),
+            "load from other nodes can't reach a service that listens on 127.0.0.1; "
+            "write {host} in its arguments",
+        )
 
 
 def _baseline_errors(matrix: Matrix) -> Found:

@@ -188,6 +188,9 @@ class Configuration(Section):
     build: Build = Field(default_factory=Build, description="flags of go build")
     limits: Limits | None = Field(None, description="instead of the matrix's own limits")
     arguments: list[Argument] = Field([], description="appended to the service's arguments")
+    windows: WindowsSettings = Field(
+        default_factory=WindowsSettings, description="on Windows nodes only"
+    )
 
 
 class Arrivals(Section):
@@ -226,10 +229,48 @@ class Workload(Section):
         return self
 
 
-class Nodes(Section):
-    """Where trials run."""
+Labels = dict[Name, Argument]
 
-    linux: Literal[1] = Field(1, description="this machine")
+
+class LoadNodes(Section):
+    """Nodes that make the load for a service which runs on another one."""
+
+    nodes: Annotated[int, Field(ge=1, le=64), _WHOLE] = Field(
+        1, description="how many; they share the arrivals among them"
+    )
+    os: Literal["linux", "windows"] | None = Field(None, description="only of this system")
+    labels: Labels = Field({}, description="only with these labels")
+
+
+class NodeGroup(Section):
+    """Nodes of one class, on which the whole plan is measured: each block on one of them."""
+
+    os: Literal["linux", "windows"] | None = Field(
+        None, description="their system; left out, the group's name says it, else linux"
+    )
+    count: Annotated[int, Field(ge=1, le=1000), _WHOLE] = Field(
+        1, description="how many of them share the blocks"
+    )
+    labels: Labels = Field({}, description="only nodes that joined with these labels")
+    node_class: str | None = Field(
+        None, alias="class", description="only nodes whose class holds this text"
+    )
+    load: LoadNodes | None = Field(
+        None, description="load from other nodes; left out, it comes from the service's own"
+    )
+
+
+def _node_group(value: Any) -> Any:
+    """`linux: 2` is short for `linux: {count: 2}`."""
+    return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class WindowsSettings(Section):
+    """What only Windows has; elsewhere it means nothing."""
+
+    working_set_max: Size | None = Field(
+        None, description="trims resident memory to this; what is committed stays committed"
+    )
 
 
 def _sampling_rate(rate_rps: float) -> float:
@@ -288,7 +329,11 @@ class MatrixDocument(Section):
     )
     limits: Limits = Field(default_factory=Limits, description="of all configurations")
     workloads: dict[Name, Workload] = Field(description="traffic, by name", min_length=1)
-    nodes: Nodes = Field(default_factory=Nodes, description="where trials run")
+    nodes: dict[Name, Annotated[NodeGroup, BeforeValidator(_node_group)]] = Field(
+        {},
+        description="groups of the cluster's nodes, by name; left out, this machine measures. "
+        "`linux: 2` is short for `linux: {count: 2}`",
+    )
     trials: Annotated[int, Field(ge=1, le=1_000_000), _WHOLE] = Field(
         6, description="blocks: each has one trial of every configuration"
     )
@@ -310,7 +355,7 @@ def known_keys(path: Sequence[str | int]) -> list[str]:
             section = _section_in(field.annotation) or section
             if typing.get_origin(field.annotation) is dict:
                 next(parts, None)  # the name of a configuration or workload
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:

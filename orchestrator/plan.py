@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Iterator, Mapping
@@ -10,8 +11,8 @@ from typing import Any
 
 from orchestrator import values
 from orchestrator.environment import environment_blocks
-from orchestrator.matrix import Matrix
-from orchestrator.model import Arrivals, Limits, Metrics, Workload
+from orchestrator.matrix import THIS_MACHINE, Matrix
+from orchestrator.model import Arrivals, Metrics, Workload
 from results.metrics import counted
 from workers.spec import (
     ArrivalsSpec,
@@ -34,9 +35,16 @@ SMALL_LIMIT_BYTES = 4 * 2**20
 NAMES_MAX = 8
 
 
+BlockKey = tuple[str, int, str]
+"""Group of nodes, number, workload."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedTrial:
-    """One trial to run; `position` counts from 1 within its block."""
+    """One trial to run; `position` counts from 1 within its block.
+
+    `group` is the group of nodes that measures it, `os` that group's system.
+    """
 
     trial_id: str
     block: int
@@ -45,6 +53,12 @@ class PlannedTrial:
     baseline: bool
     workload: str
     os: str
+    group: str = THIS_MACHINE
+
+    @property
+    def block_key(self) -> BlockKey:
+        """The block that it belongs to: what must be measured by one node, back to back."""
+        return self.group, self.block, self.workload
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON."""
@@ -68,7 +82,8 @@ class Plan:
 
 def count_trials(matrix: Matrix) -> int:
     """How many trials the matrix means, without making them."""
-    return matrix.trials * len(matrix.configurations) * len(matrix.workloads)
+    cells = len(matrix.configurations) * len(matrix.workloads) * len(matrix.groups)
+    return matrix.trials * cells
 
 
 def make_plan(matrix: Matrix) -> Plan:
@@ -85,28 +100,34 @@ def make_plan(matrix: Matrix) -> Plan:
 
 
 def planned_trials(matrix: Matrix) -> Iterator[PlannedTrial]:
-    """The trials one after the other, for those who need only the first of very many."""
-    names, baseline = list(matrix.configurations), matrix.baseline
+    """The trials one after the other, for those who need only the first of very many.
+
+    All groups of nodes measure the same blocks in the same order.
+    """
+    names, baseline, groups = list(matrix.configurations), matrix.baseline, matrix.groups
     width = len(str(matrix.trials))
     for block in range(1, matrix.trials + 1):
-        for workload in matrix.workloads:
+        for workload, (group, nodes) in itertools.product(matrix.workloads, groups.items()):
             order = random.Random(f"{matrix.seed}/{block}/{workload}").sample(names, len(names))
             for position, name in enumerate(order, 1):
+                place = f"@{group}" if len(groups) > 1 else ""
                 yield PlannedTrial(
-                    f"b{block:0{width}d}-{position}-{name}-{workload}",
+                    f"b{block:0{width}d}-{position}-{name}-{workload}{place}",
                     block,
                     position,
                     name,
                     name == baseline,
                     workload,
-                    "linux",
+                    nodes.os or "linux",
+                    group,
                 )
 
 
 def estimate_ns(matrix: Matrix) -> int:
-    """How long all trials take, without building."""
+    """How long all trials take, without building; groups of nodes work side by side."""
     one_each_ns = sum(_trial_ns(workload) for workload in matrix.workloads.values())
-    return one_each_ns * len(matrix.configurations) * matrix.trials
+    one_block_ns = one_each_ns * len(matrix.configurations)
+    return max(one_block_ns * -(-matrix.trials // g.count) for g in matrix.groups.values())
 
 
 def plan_summary(matrix: Matrix) -> str:
@@ -115,8 +136,15 @@ def plan_summary(matrix: Matrix) -> str:
     listed = ", ".join(names[:NAMES_MAX]) + (", …" if len(names) > NAMES_MAX else "")
     return (
         f"{counted(count_trials(matrix), 'trial')} = {counted(matrix.trials, 'block')} of "
-        f"{counted(len(names), 'configuration')} ({listed})"
+        f"{counted(len(names), 'configuration')} ({listed}){_on_groups(matrix)}"
     )
+
+
+def _on_groups(matrix: Matrix) -> str:
+    if not matrix.document.nodes:
+        return ""
+    groups = (f"{name} ({counted(g.count, 'node')})" for name, g in matrix.groups.items())
+    return f" on each of {', '.join(groups)}"
 
 
 def _trial_ns(workload: Workload) -> int:
@@ -153,7 +181,8 @@ def plan_warnings(matrix: Matrix) -> list[str]:
                 f"{name}: GOMEMLIMIT is not below limits.memory_max, so the kernel kills the "
                 "service before Go feels its own limit; 90% of it is usual"
             )
-        if limits.cpus is not None and limits.cpus > cores:
+        here = not matrix.document.nodes
+        if here and limits.cpus is not None and limits.cpus > cores:
             found.append(f"{name}: limits.cpus is {limits.cpus:g}, this machine has {cores}")
         if environment.get("GOGC") == "off" and "GOMEMLIMIT" not in environment:
             found.append(f"{name}: GOGC=off without GOMEMLIMIT never frees memory")
@@ -165,7 +194,7 @@ def trial_spec(
 ) -> TrialSpec:
     """All that a node is told about one trial; a repeated attempt has `~n` in its id."""
     workload = matrix.workloads[planned.workload]
-    limits = _limits(matrix.limits_of(planned.configuration))
+    limits = _limits(matrix, planned)
     return TrialSpec(
         run_id=run_id,
         trial_id=planned.trial_id if attempt == 1 else f"{planned.trial_id}~{attempt}",
@@ -175,8 +204,8 @@ def trial_spec(
         configuration=planned.configuration,
         baseline=planned.baseline,
         workload=planned.workload,
-        os="linux",
-        service=_service(matrix, planned.configuration, binary, run_id),
+        os=planned.os,  # type: ignore[arg-type]
+        service=_service(matrix, planned, binary, run_id),
         limits=limits,
         load=_load(matrix, planned),
         phases=_phases(workload),
@@ -185,15 +214,17 @@ def trial_spec(
     )
 
 
-def _service(matrix: Matrix, configuration: str, binary: BinarySpec, run_id: str) -> ServiceSpec:
-    service = matrix.document.service
+def _service(
+    matrix: Matrix, planned: PlannedTrial, binary: BinarySpec, run_id: str
+) -> ServiceSpec:
+    service, configuration = matrix.document.service, planned.configuration
     arguments = (*service.arguments, *matrix.configurations[configuration].arguments)
     command = tuple(service.command[1:]) if service.command else ()
     return ServiceSpec(
         name=matrix.service.name,
         binary=binary,
         arguments=(*command, *arguments),
-        environment=environment_blocks(matrix, run_id)[configuration],
+        environment=environment_blocks(matrix, run_id, planned.os)[configuration],
         port=service.port,
         ready_path=service.ready.http,
         ready_timeout_ns=service.ready.timeout,
@@ -211,9 +242,14 @@ def _metrics(metrics: Metrics | None) -> EndpointSpec | None:
     return EndpointSpec(kind="expvar", path=metrics.expvar or "", interval_ns=metrics.every)
 
 
-def _limits(limits: Limits) -> LimitsSpec:
+def _limits(matrix: Matrix, planned: PlannedTrial) -> LimitsSpec:
+    limits = matrix.limits_of(planned.configuration)
+    windows = matrix.configurations[planned.configuration].windows
     return LimitsSpec(
-        memory_max_bytes=limits.memory_max, memory_high_bytes=limits.memory_high, cpus=limits.cpus
+        memory_max_bytes=limits.memory_max,
+        memory_high_bytes=limits.memory_high,
+        cpus=limits.cpus,
+        working_set_max_bytes=windows.working_set_max if planned.os == "windows" else None,
     )
 
 
