@@ -191,9 +191,9 @@ def print_query(
 
 def ask_for_queries(archive_path: Path, console: Console, *, timeout_s: float) -> None:
     """A prompt for queries, until the user leaves it."""
-    from orchestrator.leftovers import state_folder
     from orchestrator.prompt import run_prompt
     from results.database import open_database
+    from workers.leases import state_folder
 
     with open_database(archive_path) as database:
         _tell(database.notes)
@@ -401,7 +401,7 @@ def print_doctor(console: Console, *, as_json: bool) -> None:
 def print_clean(console: Console, *, cache: bool) -> None:
     """Say what was removed; the sweep itself happened when the command started."""
     from orchestrator import cache as cache_folder
-    from orchestrator.leftovers import leases_folder
+    from workers.leases import leases_folder
 
     held = sorted(path.stem for path in leases_folder().glob("*.json"))
     console.print("nothing of a killed run is left" if not held else f"in use: {', '.join(held)}")

@@ -1,22 +1,18 @@
-"""What a killed run leaves behind, and how the next command cleans it up.
+"""What a killed run leaves behind, and how the next command, or the node's daemon, cleans it up.
 
-A run takes a *lease* when it starts: a small file that names the driver process and what the run
-holds. A run that ends removes its lease. A lease whose driver is dead is therefore a run that was
-killed: its processes are ended, its control groups and its temporary folder removed. What was
-archived stays, and the run can be resumed.
+A lease (`workers/leases.py`) whose driver is dead is a run that was killed: its processes are
+ended, its control groups and its temporary folder removed. What was archived stays, and the run
+can be resumed.
 
-A process belongs to a run when its environment says `HEAPGATE_RUN=<run_id>`, or when its program
-or a file that it holds open lies in the run's temporary folder.
+A process belongs to a claim when its environment says `HEAPGATE_RUN=<claim>`, or when its program
+or a file that it holds open lies in the claim's temporary folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
-import platform
-import re
 import shutil
 import sys
 import time
@@ -25,128 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from results.errors import EnvironmentLacks, HeapgateError
-from results.files import write_whole
+from results.errors import HeapgateError
+from workers.leases import RUN_MARKER, TEMP_PREFIX, Lease, leases_folder
 
 if TYPE_CHECKING:
     import psutil
 
-RUN_MARKER = "HEAPGATE_RUN"
-TEMP_PREFIX = "heapgate-"
 _GRACE_SECONDS = 2.0
 _KILL_SECONDS = 10.0
 _PROC = Path("/proc")
-_SAFE_RUN_ID = re.compile(r"(?!\.)[\w.~+-]+")
-
-
-def state_folder() -> Path:
-    """The folder for what outlives a command: `HEAPGATE_STATE`, or the one this system gives."""
-    chosen = os.environ.get("HEAPGATE_STATE")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    from platformdirs import user_state_dir
-
-    return Path(user_state_dir("heapgate"))
-
-
-def leases_folder() -> Path:
-    """Where the leases are."""
-    return state_folder() / "leases"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Driver:
-    """A process, told apart from any other that ever had its number.
-
-    `start_ticks` is field 22 of /proc/PID/stat (clock ticks since boot); `boot_id` changes with
-    each boot; `host` and `pid_namespace` say where the number means anything.
-    """
-
-    pid: int
-    start_ticks: int
-    boot_id: str
-    host: str
-    pid_namespace: str
-
-    @classmethod
-    def this_process(cls) -> Driver:
-        """The process that calls."""
-        ticks = _start_ticks(os.getpid())
-        if ticks is None:
-            raise EnvironmentLacks("/proc is not mounted: processes can't be told apart")
-        return cls(
-            pid=os.getpid(),
-            start_ticks=ticks,
-            boot_id=_boot_id(),
-            host=platform.node(),
-            pid_namespace=_pid_namespace(),
-        )
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether it runs where this process can't see: another machine or container."""
-        if self.host != platform.node():
-            return True
-        return self.boot_id == _boot_id() and self.pid_namespace != _pid_namespace()
-
-    @property
-    def alive(self) -> bool:
-        """Whether exactly this process is still there (a zombie is not)."""
-        return self.boot_id == _boot_id() and _start_ticks(self.pid) == self.start_ticks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """The claim of a live driver on a run and its temporary folder."""
-
-    run_id: str
-    run_dir: Path
-    temp_dir: Path
-    driver: Driver
-
-    @classmethod
-    def take(cls, *, run_id: str, run_dir: Path, temp_dir: Path) -> Lease:
-        """Write the lease of a run that this process drives; the file appears whole or not at all.
-
-        Raises EnvironmentLacks when the state folder can't be written to.
-        """
-        lease = cls(run_id=run_id, run_dir=run_dir, temp_dir=temp_dir, driver=Driver.this_process())
-        text = json.dumps(dataclasses.asdict(lease), default=str, indent=1) + "\n"
-        try:
-            leases_folder().mkdir(parents=True, exist_ok=True)
-            write_whole(_lease_path(run_id), text)
-        except OSError as error:
-            raise EnvironmentLacks(
-                f"the state folder {state_folder()} can't be written to ({error.strerror}): "
-                "make it writable, or set HEAPGATE_STATE to a folder elsewhere"
-            ) from error
-        return lease
-
-    @classmethod
-    def read(cls, path: Path) -> Lease:
-        """Read a lease; raises ValueError for anything that is none."""
-        try:
-            facts = json.loads(path.read_bytes())
-            lease = cls(
-                run_id=facts["run_id"],
-                run_dir=Path(facts["run_dir"]),
-                temp_dir=Path(facts["temp_dir"]),
-                driver=Driver(**facts["driver"]),
-            )
-            if _lease_path(lease.run_id).name != path.name:
-                raise ValueError(f"it is the lease of {lease.run_id}")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path.name} is not a lease: {error}") from error
-        return lease
-
-    def release(self) -> None:
-        """The run has ended and cleaned up after itself."""
-        self.forget(self.run_id)
-
-    @staticmethod
-    def forget(run_id: str) -> None:
-        """Remove the lease of a run, if there is one."""
-        _lease_path(run_id).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +37,7 @@ class SweptRun:
     """What was cleaned up after one killed run; `problem` is what could not be, and why."""
 
     run_id: str
+    node_id: str = ""
     run_dir: Path | None = None
     processes: int = 0
     groups: tuple[str, ...] = ()
@@ -163,16 +47,21 @@ class SweptRun:
     @property
     def line(self) -> str:
         """All of it in one line for the user."""
-        if self.run_dir is None:
+        if self.run_dir is None and not self.node_id:
             return f"{self.run_id}: {self.problem}"
         done = [_counted(self.processes, "process", "processes")] if self.processes else []
         done += [_counted(len(self.groups), "control group", "control groups")] * bool(self.groups)
         done += [f"its temporary folder {self.temp_dir}"] if self.temp_dir else []
-        text = f"cleaned up after run {self.run_id}, whose driver was killed: "
+        who = (
+            f"on node {self.node_id}, whose worker ended"
+            if self.node_id
+            else "whose driver was killed"
+        )
+        text = f"cleaned up after run {self.run_id}, {who}: "
         text += ", ".join(done) or "nothing was left"
         if self.problem:
             text += f"; but {self.problem}"
-        return f"{text}; go on with: bench resume {self.run_id}"
+        return text if self.node_id else f"{text}; go on with: bench resume {self.run_id}"
 
 
 def announce_sweep() -> None:
@@ -205,7 +94,7 @@ def sweep() -> list[SweptRun]:
 
 
 def end_run_processes(
-    run_id: str, *, temp_dir: Path | None = None, grace_seconds: float = 0.0
+    claim: str, *, temp_dir: Path | None = None, grace_seconds: float = 0.0
 ) -> int:
     """End all processes of a run but this one and its ancestors; returns how many there were.
 
@@ -216,26 +105,26 @@ def end_run_processes(
 
     ended: set[psutil.Process] = set()
     deadline_s = time.monotonic() + _KILL_SECONDS
-    left = list(_run_processes(run_id, temp_dir))
+    left = list(_run_processes(claim, temp_dir))
     if left and grace_seconds > 0:
         _signal(left, "terminate")
         psutil.wait_procs(left, timeout=grace_seconds)
         ended.update(left)
-        left = list(_run_processes(run_id, temp_dir))
+        left = list(_run_processes(claim, temp_dir))
     while left and time.monotonic() < deadline_s:
         _signal(left, "kill")
         psutil.wait_procs(left, timeout=1.0)
         ended.update(left)
-        left = list(_run_processes(run_id, temp_dir))
+        left = list(_run_processes(claim, temp_dir))
     return len(ended.difference(left))
 
 
-def abandon_run(run_id: str, temp_dir: Path) -> None:
+def abandon_run(claim: str, temp_dir: Path) -> None:
     """End and remove at once all that this process's own run holds; what is archived stays."""
-    end_run_processes(run_id, temp_dir=temp_dir)
-    _remove_groups(run_id)
+    end_run_processes(claim, temp_dir=temp_dir)
+    _remove_groups(claim)
     _remove_temp(temp_dir)
-    Lease.forget(run_id)
+    Lease.forget(claim)
 
 
 def _sweep_lease(path: Path) -> Iterator[SweptRun]:
@@ -260,19 +149,20 @@ def _set_aside(path: Path, why: str) -> SweptRun:
 
 def _clean_up(lease: Lease) -> SweptRun:
     """End, remove, and give up the lease: last, so that a cleaner that is killed is followed."""
-    ended = end_run_processes(lease.run_id, temp_dir=lease.temp_dir, grace_seconds=_GRACE_SECONDS)
+    ended = end_run_processes(lease.claim, temp_dir=lease.temp_dir, grace_seconds=_GRACE_SECONDS)
     problems = []
-    if any(_run_processes(lease.run_id, lease.temp_dir)):
+    if any(_run_processes(lease.claim, lease.temp_dir)):
         problems.append("some of its processes can't be ended by you")
-    groups = _remove_groups(lease.run_id)
+    groups = _remove_groups(lease.claim)
     removed = _remove_temp(lease.temp_dir)
     if lease.temp_dir.exists():
         problems.append(f"{lease.temp_dir} is not yours to remove")
-    _mark_interrupted(lease.run_dir)
+    if lease.run_dir:
+        _mark_interrupted(lease.run_dir)
     if not problems:
         lease.release()
     return SweptRun(
-        run_id=lease.run_id,
+        run_id=lease.claim,
         run_dir=lease.run_dir,
         processes=ended,
         groups=groups,
@@ -292,7 +182,7 @@ def _mark_interrupted(run_dir: Path) -> None:
             Archive(run_dir.parent).write_run_document(run_dir, ended)
 
 
-def _run_processes(run_id: str, temp_dir: Path | None) -> Iterator[psutil.Process]:
+def _run_processes(claim: str, temp_dir: Path | None) -> Iterator[psutil.Process]:
     """All processes of a run that this user may see, but never this one or its ancestors."""
     import psutil
 
@@ -300,11 +190,11 @@ def _run_processes(run_id: str, temp_dir: Path | None) -> Iterator[psutil.Proces
     spared = {this, *this.parents()}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process not in spared and _belongs(process, run_id, temp_dir):
+            if process not in spared and _belongs(process, claim, temp_dir):
                 yield process
 
 
-def _belongs(process: psutil.Process, run_id: str, temp_dir: Path | None) -> bool:
+def _belongs(process: psutil.Process, claim: str, temp_dir: Path | None) -> bool:
     import psutil
 
     if process.status() == psutil.STATUS_ZOMBIE:
@@ -313,7 +203,7 @@ def _belongs(process: psutil.Process, run_id: str, temp_dir: Path | None) -> boo
         with contextlib.suppress(psutil.Error, OSError):
             if any(path.startswith(f"{temp_dir}/") for path in _held_paths(process.pid)):
                 return True
-    return process.environ().get(RUN_MARKER) == run_id
+    return process.environ().get(RUN_MARKER) == claim
 
 
 def _held_paths(pid: int) -> Iterator[str]:
@@ -322,6 +212,8 @@ def _held_paths(pid: int) -> Iterator[str]:
     Some of Ray's processes write their name over their environment, where the marker was; but they
     hold their logs open.
     """
+    if sys.platform == "win32":
+        return  # a job object ends what a node's worker started there
     yield str((_PROC / str(pid) / "exe").readlink())
     for descriptor in (_PROC / str(pid) / "fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile
@@ -337,10 +229,10 @@ def _signal(processes: list[psutil.Process], how: str) -> None:
             getattr(process, how)()
 
 
-def _remove_groups(run_id: str) -> tuple[str, ...]:
+def _remove_groups(claim: str) -> tuple[str, ...]:
     from workers.limits import remove_run_groups
 
-    return tuple(remove_run_groups(run_id))
+    return tuple(remove_run_groups(claim))
 
 
 def _remove_temp(path: Path) -> bool:
@@ -356,32 +248,8 @@ def _is_temp(path: Path) -> bool:
         status = path.lstat()
     except OSError:
         return False
-    own = status.st_uid == os.geteuid()
+    own = sys.platform == "win32" or status.st_uid == os.geteuid()
     return path.name.startswith(TEMP_PREFIX) and own and path.is_dir() and not path.is_symlink()
-
-
-def _lease_path(run_id: str) -> Path:
-    if not isinstance(run_id, str) or not _SAFE_RUN_ID.fullmatch(run_id):
-        raise ValueError(f"{run_id!r} can't be the id of a run")
-    return leases_folder() / f"{run_id}.json"
-
-
-def _start_ticks(pid: int) -> int | None:
-    """When a process started, in ticks since boot; None when there is none, or a zombie only."""
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before may hold blanks and brackets
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _boot_id() -> str:
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-
-
-def _pid_namespace() -> str:
-    return str((_PROC / "self/ns/pid").readlink())
 
 
 def _counted(number: int, one: str, many: str) -> str:

@@ -179,6 +179,14 @@ class Limits(Section):
     )
 
 
+class WindowsSettings(Section):
+    """What only Windows has; elsewhere it means nothing."""
+
+    working_set_max: Size | None = Field(
+        None, description="trims resident memory to this; what is committed stays committed"
+    )
+
+
 class Configuration(Section):
     """One way to build and run the service."""
 
@@ -263,14 +271,6 @@ class NodeGroup(Section):
 def _node_group(value: Any) -> Any:
     """`linux: 2` is short for `linux: {count: 2}`."""
     return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-class WindowsSettings(Section):
-    """What only Windows has; elsewhere it means nothing."""
-
-    working_set_max: Size | None = Field(
-        None, description="trims resident memory to this; what is committed stays committed"
-    )
 
 
 def _sampling_rate(rate_rps: float) -> float:

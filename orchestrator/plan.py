@@ -214,9 +214,7 @@ def trial_spec(
     )
 
 
-def _service(
-    matrix: Matrix, planned: PlannedTrial, binary: BinarySpec, run_id: str
-) -> ServiceSpec:
+def _service(matrix: Matrix, planned: PlannedTrial, binary: BinarySpec, run_id: str) -> ServiceSpec:
     service, configuration = matrix.document.service, planned.configuration
     arguments = (*service.arguments, *matrix.configurations[configuration].arguments)
     command = tuple(service.command[1:]) if service.command else ()

@@ -13,10 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from orchestrator.cluster import EmbeddedCluster, Node, quiet_standard_error
-from orchestrator.leftovers import RUN_MARKER, TEMP_PREFIX, Lease, abandon_run
+from orchestrator.leftovers import abandon_run
 from results.collector_process import CollectorProcess
 from results.errors import EnvironmentLacks
 from workers.affinity import pin_process, split_cores
+from workers.leases import RUN_MARKER, TEMP_PREFIX, Lease
 from workers.spec import NodeSettings
 
 TEMP_ROOT_CHARACTERS_MAX = 16

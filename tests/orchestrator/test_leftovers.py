@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.leftovers import Driver, Lease, end_run_processes, leases_folder, sweep
+from orchestrator.leftovers import end_run_processes, sweep
+from workers.leases import Driver, Lease, leases_folder
 
 RUN = "20260101-000000-test"
 SLEEPER = "import signal, sys; print('up', flush=True); signal.pause()"

@@ -103,7 +103,17 @@ BAD = {
     "not a name": Bad(changed("  optimised:", "  Op Timised:"), "8:3", "use a-z, 0-9, dots"),
     "no way to be ready": Bad(changed("http: /healthz, ", ""), "5:10", "write either `http:"),
     "two loops": Bad(changed("    idle", "    users: 5\n    idle"), "14:5", "either `arrivals:`"),
-    "another node": Bad(also("nodes: {windows: 1}"), "22:9", "write `linux: 1`"),
+    "a node of another system": Bad(
+        also("nodes: {a: {os: plan9}}"), "22:17", "'linux' or 'windows'"
+    ),
+    "a misleading group": Bad(
+        also("nodes: {windows: {os: linux}}"), "22:23", "whose system is linux misleads"
+    ),
+    "no nodes": Bad(also("nodes: {linux: 0}"), "22:16", "must be 1 or more"),
+    "a reserved label": Bad(also("nodes: {a: {labels: {os: windows}}}"), "22:26", "write `os:`"),
+    "load that can't reach the service": Bad(
+        also("nodes: {linux: {load: {nodes: 2}}}"), "22:23", "write {host} in its arguments"
+    ),
     "sampled too often": Bad(also("sampling: {rate: 1000/s}"), "22:18", "between 1/s and 100/s"),
     "no such metric": Bad(also("comparison: {primary: [peek_rss]}"), "22:24", "mean 'peak_rss'?"),
     "no such margin": Bad(also("comparison: {margins: {p9: 1%}}"), "22:24", "no metric 'p9'"),

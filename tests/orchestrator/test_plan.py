@@ -88,7 +88,7 @@ def test_positions_are_balanced_over_many_blocks(wide: Matrix) -> None:
 
 
 def test_environment_blocks_have_one_length(wide: Matrix) -> None:
-    blocks = environment_blocks(wide, RUN_ID)
+    blocks = environment_blocks(wide, RUN_ID, "linux")
     assert set(blocks) == set(wide.configurations)
     assert len({block_length(dict(block)) for block in blocks.values()}) == 1
     assert all(block == tuple(sorted(block)) for block in blocks.values())
