@@ -34,8 +34,10 @@ docs: .venv/ready-dev ## Regenerate docs/matrix.md, docs/sql.md and docs/cli.md
 	$(BIN)/python -m tests.docs
 
 wire: .venv/ready-dev ## Regenerate results/wire from proto/
-	PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc --proto_path=results/wire=proto/heapgate/telemetry/v1 \
-	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. results/wire/telemetry.proto
+	PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc \
+	  --proto_path=results/wire=proto/heapgate/telemetry/v1 --proto_path=results/wire=proto/heapgate/cluster/v1 \
+	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
+	  results/wire/telemetry.proto results/wire/cluster.proto
 
 lock: .venv/ready-dev ## Refresh the locked versions from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

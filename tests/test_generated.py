@@ -19,16 +19,18 @@ def test_the_wire_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
         [
             sys.executable, "-m", "grpc_tools.protoc",
             "--proto_path=results/wire=proto/heapgate/telemetry/v1",
+            "--proto_path=results/wire=proto/heapgate/cluster/v1",
             f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}",
             f"--mypy_out=quiet:{tmp_path}", f"--mypy_grpc_out=quiet:{tmp_path}",
             "results/wire/telemetry.proto",
+            "results/wire/cluster.proto",
         ],
         cwd=ROOT,
         env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
         check=True,
     )  # fmt: skip
     made = sorted((tmp_path / "results" / "wire").iterdir())
-    assert len(made) == 4
+    assert len(made) == 8
     for path in made:
         assert path.read_text() == (ROOT / "results" / "wire" / path.name).read_text(), path.name
 

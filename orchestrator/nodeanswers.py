@@ -1,0 +1,240 @@
+"""What the `bench node` commands print."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from results.errors import EnvironmentLacks, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.head import Started
+    from orchestrator.nodes import NodeEntry
+
+SOON_DAYS = 14
+
+
+def labels_from(texts: Sequence[str]) -> dict[str, str]:
+    """`k=v` each. Raises UserError."""
+    pairs = [text.partition("=") for text in texts]
+    for key, sign, value in pairs:
+        if not (key and sign and value):
+            raise UserError(f"--label {key}{sign}{value}: a label is written NAME=VALUE")
+    return {key: value for key, _, value in pairs}
+
+
+def start_head(
+    console: Console, address: str | None, port: int | None, *, days: float, foreground: bool
+) -> None:
+    """`bench node head`."""
+    from orchestrator import head
+    from orchestrator.headstate import HeadState
+
+    if not foreground:
+        _tell_head(console, head.start_head(address, port, days=days))
+        return
+    state = HeadState()
+    if state.daemon.alive:
+        raise EnvironmentLacks("the head already runs on this machine; end it: bench node leave")
+    state = head.prepare_head(address, port, days=days)
+    settings = state.settings()
+    started = head.Started(settings.address, settings.port, state.secret_path, already=False)
+    _tell_head(console, started)
+    head.run_head(state)
+
+
+def _tell_head(console: Console, started: Started) -> None:
+    if started.already:
+        console.print("the head already runs", style="dim")
+    console.print(
+        f"copy {started.secret_path} to each machine that shall join; there:",
+        style="dim",
+        soft_wrap=True,
+    )
+    console.print(started.join_line, soft_wrap=True, markup=False, highlight=False)
+
+
+def join(
+    console: Console,
+    head: str,
+    secret: Path,
+    name: str | None,
+    labels: Mapping[str, str],
+    *,
+    foreground: bool,
+) -> None:
+    """`bench node join`."""
+    from orchestrator.join import join_cluster, run_node, start_node
+    from orchestrator.nodestate import NodeState
+
+    joined = join_cluster(head, secret, name, labels)
+    if foreground:
+        console.print(f"{joined.name} joins {joined.head}; Ctrl-C ends it", highlight=False)
+        run_node(NodeState())
+        return
+    start_node()
+    console.print(f"{joined.name} is a node of {joined.head} now", highlight=False)
+
+
+def leave(console: Console) -> None:
+    """`bench node leave`."""
+    from orchestrator.headstate import HeadState
+    from orchestrator.join import leave_cluster
+
+    left = leave_cluster()
+    if left:
+        console.print(f"{left.name} left the cluster of {left.head}", highlight=False)
+    state = HeadState()
+    if state.daemon.alive:
+        from orchestrator import nodes
+
+        cluster = nodes.current_cluster()
+        running = []
+        if cluster:
+            running = [n for n in nodes.list_nodes(cluster) if n.measuring_run]
+        for node in running:
+            console.print(f"run {node.measuring_run} measured on {node.name}", highlight=False)
+        state.daemon.stop()
+        console.print("the head ended; its nodes wait for it to come back", highlight=False)
+    elif not left:
+        raise EnvironmentLacks("this machine is neither a node nor the head of a cluster")
+
+
+def drain(console: Console, name: str, *, undo: bool) -> None:
+    """`bench node drain`."""
+    from orchestrator import nodes
+
+    run_id = nodes.drain(nodes.require_cluster(), name, undo=undo)
+    if undo:
+        console.print(f"{name} takes trials again", highlight=False)
+    else:
+        still = f"; the trial of run {run_id} there ends first" if run_id else ""
+        console.print(f"no new trials on {name}{still}", highlight=False)
+
+
+def rotate(console: Console, *, days: float) -> None:
+    """`bench node rotate`."""
+    from orchestrator import head, nodes
+    from orchestrator.headstate import HeadState
+
+    state = HeadState()
+    cluster = nodes.current_cluster()
+    if cluster:
+        busy = [n for n in nodes.list_nodes(cluster) if n.measuring_run]
+        if busy:
+            raise UserError(
+                f"run {busy[0].measuring_run} measures on {busy[0].name}: rotate when it is over"
+            )
+        state.daemon.stop()
+    settings = state.settings()
+    state.forget_secrets()
+    console.print(
+        "new authority, tokens and certificates: what was given out before is void, and every "
+        "node has to join again with the new secret (on each: bench node leave, then the line)",
+        soft_wrap=True,
+    )
+    if cluster:
+        _tell_head(console, head.start_head(settings.address, settings.port, days=days))
+    else:
+        state.prepare(settings, days=days)
+        console.print("no head runs; start it with: bench node head")
+
+
+def print_nodes(console: Console, *, as_json: bool) -> None:
+    """`bench node ls`."""
+    from orchestrator import nodes
+    from orchestrator.headstate import HeadState
+
+    cluster = nodes.require_cluster()
+    found = nodes.list_nodes(cluster)
+    if as_json:
+        plain = [dataclasses.asdict(node) | {"quiet": node.quiet} for node in found]
+        sys.stdout.write(json.dumps(plain, indent=1) + "\n")
+        return
+    if found:
+        console.print(_table(found))
+    else:
+        console.print("no node has joined yet; `bench node head` tells the line for it")
+    for node in found:
+        if node.problem:
+            console.print(f"{node.name}: {node.problem}", style="yellow", highlight=False)
+    _warn_of_end(console, found, HeadState().expires_ns())
+
+
+def _warn_of_end(console: Console, found: Sequence[NodeEntry], head_ns: int) -> None:
+    """Certificates that end soon, with the remedy; nodes renew theirs by themselves."""
+    ends = [("the head's certificate", head_ns, "bench node leave; bench node head")]
+    ends += [(f"{n.name}'s certificate", n.expires_ns, "bench node join there") for n in found]
+    for whose, end_ns, remedy in ends:
+        left_days = (end_ns - time.time_ns()) / 86_400e9
+        if left_days < SOON_DAYS:
+            told = f"ends in {left_days:.0f} days" if left_days > 0 else "has expired"
+            console.print(f"{whose} {told}; mend it: {remedy}", style="yellow", highlight=False)
+
+
+def _table(found: Sequence[NodeEntry]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("node", "class", "commit limit", "system", "limits", "versions"):
+        table.add_column(title, overflow="fold")
+    for title in ("labels", "clock", "quiet", "state"):
+        table.add_column(title, overflow="fold")
+    for node in found:
+        table.add_row(
+            node.name,
+            node.node_class,
+            _gib(node.facts.get("commit_limit_bytes")),
+            f"{node.os} {node.facts.get('kernel') or ''}".strip(),
+            _limits(node.facts),
+            f"Python {node.facts.get('python') or node.versions['python']}, "
+            f"heapgate {node.versions['heapgate']}",
+            ", ".join(f"{key}={value}" for key, value in sorted(node.labels.items())),
+            _clock(node),
+            _quietness(node),
+            _state(node),
+        )
+    return table
+
+
+def _gib(size: int | None) -> str:
+    return "–" if size is None else f"{size / 2**30:.1f} GiB"
+
+
+def _limits(facts: Mapping[str, Any]) -> str:
+    """What mechanism there is, and what it can't do."""
+    mechanism = facts.get("limits_mechanism") or f"cgroup {facts.get('cgroup') or 'none'}"
+    if facts.get("os") == "windows":
+        mechanism = facts.get("limits_mechanism") or "job object"
+    missing = facts.get("limits_unavailable")
+    return f"{mechanism}: {missing}" if missing else str(mechanism)
+
+
+def _clock(node: NodeEntry) -> str:
+    if node.clock_offset_ns is None or node.clock_error_ns is None:
+        return "–"
+    return f"{node.clock_offset_ns / 1e6:+.2f} ± {node.clock_error_ns / 1e6:.2f} ms"
+
+
+def _quietness(node: NodeEntry) -> str:
+    if node.busy_share is None:
+        return "–"
+    return "quiet" if node.quiet else f"{node.busy_share:.0%}: {node.busy_with}"
+
+
+def _state(node: NodeEntry) -> str:
+    from orchestrator.nodes import ago
+
+    if node.state == "lost":
+        return "lost" if node.last_seen_s is None else f"lost since {ago(node.last_seen_s)}"
+    if node.state == "measuring":
+        told = f"measuring {node.measuring_run}"
+        return f"{told}, then draining" if node.draining else told
+    return node.state
