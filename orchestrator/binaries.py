@@ -15,28 +15,49 @@ from orchestrator.model import Build
 from orchestrator.progress import Progress
 from orchestrator.toolchains import Toolchain
 from results.errors import UserError
+from results.files import file_digest
+from results.metrics import counted
 from workers.spec import BinarySpec
+
+Program = tuple[str, str]
+"""A configuration and a system."""
+
+_TOLD = ("sha256", "size_bytes", "go_version", "build_info", "build_flags")
 
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """What each configuration runs, and the program that starts it."""
+    """What each configuration runs on each system, and the program that starts it on Linux."""
 
     launcher: Path
-    by_configuration: dict[str, BinarySpec]
+    programs: dict[Program, BinarySpec]
 
-    def of(self, configuration: str) -> BinarySpec:
+    def of(self, configuration: str, system: str) -> BinarySpec:
         """The program of a configuration."""
-        return self.by_configuration[configuration]
+        return self.programs[configuration, system]
+
+    def parcels(self, system: str) -> dict[str, Path]:
+        """What a node of a system must be sent: files by SHA-256."""
+        found = {b.sha256: Path(b.argv0) for (_, s), b in self.programs.items() if s == system}
+        if system == "linux":
+            found[self.launcher_sha256] = self.launcher
+        return {digest: path for digest, path in found.items() if path.is_absolute()}
+
+    @property
+    def launcher_sha256(self) -> str:
+        """Digest of the launcher."""
+        return file_digest(self.launcher)
 
     def to_plain(self) -> dict[str, dict[str, Any]]:
-        """As JSON, for the run's document."""
+        """As JSON, for the run's document: by configuration; `default@linux` with several systems."""
+        several = len({system for _, system in self.programs}) > 1
         return {
-            name: {
-                field: getattr(binary, field)
-                for field in ("sha256", "size_bytes", "go_version", "build_info", "build_flags")
+            f"{name}@{system}" if several else name: {
+                "configuration": name,
+                "os": system,
+                **{field: getattr(binary, field) for field in _TOLD},
             }
-            for name, binary in self.by_configuration.items()
+            for (name, system), binary in self.programs.items()
         }
 
 
@@ -49,7 +70,8 @@ def prepare_binaries(matrix: Matrix, progress: Progress) -> Binaries:
         newest = max(chains.values(), key=lambda t: tuple(map(int, t.version.split("."))))
     else:
         newest = toolchains.any_available(progress.step)
-        binaries = dict.fromkeys(matrix.configurations, _given(matrix))
+        given = _given(matrix)
+        binaries = {(name, os): given for name in matrix.configurations for os in matrix.systems}
     progress.step("building the launcher")
     return Binaries(build_launcher(newest), binaries)
 
@@ -78,19 +100,22 @@ def _tell(toolchain: Toolchain, progress: Progress) -> None:
 
 def _built(
     matrix: Matrix, chains: dict[str, Toolchain], progress: Progress
-) -> dict[str, BinarySpec]:
+) -> dict[Program, BinarySpec]:
     service = matrix.document.service
     assert service.go
-    progress.step(f"building {matrix.service.name} for {len(chains)} configurations")
+    systems = " and ".join(matrix.systems)
+    progress.step(f"building {matrix.service.name} for {len(chains)} configurations on {systems}")
     built = build_all(
         {
-            name: BuildRequest(
+            (name, system): BuildRequest(
                 toolchain=chains[name],
                 source=matrix.path(service.go.source),
                 package=service.go.package,
                 flags=_flags(matrix, configuration.build),
+                goos=system,
             )
             for name, configuration in matrix.configurations.items()
+            for system in matrix.systems
         }
     )
     fresh = len({b.sha256 for b in built.values() if not b.cached})
@@ -98,9 +123,9 @@ def _built(
     slowest_s = max(b.seconds for b in built.values())
     progress.done(
         f"built {matrix.service.name}: {len({b.sha256 for b in built.values()})} binaries for "
-        f"{len(built)} configurations, {made}, {slowest_s:.1f} s"
+        f"{counted(len(chains), 'configuration')} on {systems}, {made}, {slowest_s:.1f} s"
     )
-    return {name: _spec(binary, copy=True) for name, binary in built.items()}
+    return {target: _spec(binary, copy=True) for target, binary in built.items()}
 
 
 def _flags(matrix: Matrix, build: Build) -> BuildFlags:
@@ -126,6 +151,9 @@ def _given(matrix: Matrix) -> BinarySpec:
         return _spec(describe(matrix.path(service.binary)), copy=True)
     assert service.command
     found = shutil.which(service.command[0], path=_search_path(matrix))
+    if found is None and matrix.document.nodes:
+        # It is looked for on each node; this machine need not have it.
+        return BinarySpec(argv0=service.command[0], copy=False, sha256="", size_bytes=0)
     if found is None:
         text = f"there is no command {service.command[0]!r} on this machine's PATH"
         raise matrix.error(("service", "command"), text)

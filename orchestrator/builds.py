@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator import buildinfo, cache, gocommand, toolchains
 from orchestrator.gocommand import BuildFlags, Target
@@ -35,6 +36,7 @@ __all__ = [
     "describe_binary",
 ]
 
+Name = TypeVar("Name")
 _RECORD = "built.json"
 _PARALLEL_BUILDS = 2  # each go build uses all cores by itself; two overlap linking and compiling
 
@@ -96,7 +98,7 @@ def build_go(
     )
 
 
-def build_all(requests: Mapping[str, BuildRequest]) -> dict[str, Built]:
+def build_all(requests: Mapping[Name, BuildRequest]) -> dict[Name, Built]:
     """Build several at a time; the same binary asked for twice is built once.
 
     The first error is raised after the builds already running have ended; the rest don't start.

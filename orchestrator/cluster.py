@@ -1,8 +1,8 @@
-"""Ray: start an embedded cluster on this machine, find its nodes, run trials on them.
+"""Ray: start an embedded cluster or use the joined one, reach its nodes, run trials on them.
 
 The only file of the orchestrator that imports Ray. Ray reads most of its settings when it is
-imported, so they are set first. Everything listens on loopback behind a token made for this run,
-and nothing that Ray prints reaches the user's terminal.
+imported, so they are set first. Embedded, everything listens on loopback behind a token made for
+this run. Nothing that Ray prints reaches the user's terminal.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from results.errors import EnvironmentLacks
-from workers.spec import NodeSettings, TrialSpec, to_plain
+from results.errors import EnvironmentLacks, HeapgateError
+from workers.spec import NodeOrder, NodeSettings, TrialSpec, to_plain
+
+NODE_LABEL = "heapgate-node"
+"""Label of a joined node in Ray: its id."""
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Ray's shared memory: only small messages travel through it here."""
@@ -63,8 +67,19 @@ def _configure_environment(temp: Path) -> None:
     }
 
 
+def _quiet_ray() -> Any:
+    """Ray, imported, without what it would do in the user's own process."""
+    import ray
+
+    # Ray prints to standard output whatever befalls a worker; that is told here, in our words.
+    ray._private.worker.print_to_stdstream = _do_nothing
+    # It answers SIGTERM with sys.exit, wherever that happens to be raised; runs stop otherwise.
+    ray._private.utils.set_sigterm_handler = _do_nothing
+    return ray
+
+
 def _do_nothing(*_: Any, **__: Any) -> None:
-    """Instead of what Ray would do in the user's own process."""
+    """Instead of what Ray would do."""
 
 
 class EmbeddedCluster:
@@ -79,12 +94,7 @@ class EmbeddedCluster:
         """Start Ray. Raises EnvironmentLacks with the place of its logs when it can't."""
         self._temp.mkdir(parents=True)
         _configure_environment(self._temp)
-        import ray
-
-        # Ray prints to standard output whatever befalls a worker; that is told here, in our words.
-        ray._private.worker.print_to_stdstream = _do_nothing
-        # It answers SIGTERM with sys.exit, wherever that happens to be raised; runs stop otherwise.
-        ray._private.utils.set_sigterm_handler = _do_nothing
+        ray = _quiet_ray()
         try:
             ray.init(
                 address="local",
@@ -106,11 +116,9 @@ class EmbeddedCluster:
 
     def start_node(self, settings: NodeSettings) -> Node:
         """Start this machine's node actor and ask it for its facts."""
-        from workers.node import OPTIONS, NodeActor
-
-        actor: Any = NodeActor  # Ray's decorator makes another type of it
-        node = Node(actor.options(**OPTIONS).remote(to_plain(settings)))
+        node = Node(_actor())
         self._nodes.append(node)
+        node.begin(settings)
         return node
 
     def stop(self) -> None:
@@ -129,6 +137,91 @@ class EmbeddedCluster:
         shutil.rmtree(self._temp, ignore_errors=True)
 
 
+class JoinedCluster:
+    """The cluster whose head is this machine (`bench node head`), used for the length of a run."""
+
+    def __init__(self, ray_address: str, ray_environment: Mapping[str, str], logs: Path) -> None:
+        self._address = ray_address
+        self._environment = dict(ray_environment)
+        self._logs = logs
+        self._nodes: list[Node] = []
+        self._sent: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Connect. Raises EnvironmentLacks when the head does not answer."""
+        os.environ |= self._environment
+        ray = _quiet_ray()
+        try:
+            ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+            )
+        except Exception as error:
+            raise EnvironmentLacks(
+                f"the cluster's head {self._address} does not answer: {error}\n"
+                "`bench node ls` shows its state, `bench node head` starts it again"
+            ) from error
+
+    def start_node(self, node_id: str, order: NodeOrder, parcels: Mapping[str, Path]) -> Node:
+        """Start the actor of a joined node, send it what it lacks, and ask it for its facts.
+
+        `parcels` are files by SHA-256. Raises NodeLost when the node is gone.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        places = {
+            entry["Labels"].get(NODE_LABEL): entry["NodeID"]
+            for entry in ray.nodes()  # type: ignore[no-untyped-call]
+            if entry["Alive"]
+        }
+        if node_id not in places:
+            raise NodeLost("Ray does not know it (any more)")
+        # Not by a label selector: with the node gone, that one would wait for ever.
+        place = NodeAffinitySchedulingStrategy(places[node_id], soft=False)
+        node = Node(_actor(scheduling_strategy=place))
+        self._nodes.append(node)
+        node.send(parcels, self._stored)
+        node.join(order)
+        return node
+
+    def _stored(self, digest: str, path: Path) -> Any:
+        """A parcel in Ray's object store: put there once, fetched by each node that lacks it."""
+        import ray
+
+        if digest not in self._sent:
+            self._sent[digest] = ray.put(path.read_bytes())
+        return self._sent[digest]
+
+    def stop(self) -> None:
+        """End the node actors, keep their logs in the run's folder, and disconnect."""
+        import ray
+
+        for node in list(self._nodes):
+            self.end_node(node)
+        self._sent.clear()
+        ray.shutdown()
+
+    def end_node(self, node: Node) -> None:
+        """End a node's actor, and keep its logs in the run's folder."""
+        self._nodes.remove(node)
+        logs = node.close()
+        folder = self._logs / (node.node_id or "unknown")
+        with contextlib.suppress(OSError):  # a full disk: no reason for a run to fail
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, text in logs.items():
+                (folder / Path(name).name).write_text(text, encoding="utf-8")
+
+
+def _actor(**options: Any) -> Any:
+    from workers.node import OPTIONS, NodeActor
+
+    actor: Any = NodeActor  # Ray's decorator makes another type of it
+    return actor.options(**OPTIONS, **options).remote()
+
+
 class NodeLost(Exception):
     """The node's actor died: its trial is lost and must be repeated."""
 
@@ -139,14 +232,42 @@ class Node:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
         self._trial: Any = None
-        identity = self._get(actor.identity.remote(), timeout_s=60.0)
-        self.node_id: str = identity["node_id"]
-        self.node_class: str = identity["node_class"]
-        self.facts: dict[str, Any] = identity["facts"]
+        self.node_id = self.node_class = ""
+        self.facts: dict[str, Any] = {}
+        self.last_snapshot: dict[str, Any] = {}
+        self.trial_started_ns = 0
 
-    def start_trial(self, spec: TrialSpec) -> None:
-        """Begin a trial; one at a time on a node, always."""
-        self._trial = self._actor.run_trial.remote(to_plain(spec))
+    def begin(self, settings: NodeSettings) -> None:
+        """Begin a run on this very machine."""
+        self._take(self._get(self._actor.begin.remote(to_plain(settings)), timeout_s=60.0))
+
+    def join(self, order: NodeOrder) -> None:
+        """Begin a run on a joined node."""
+        self._take(self._get(self._actor.join.remote(to_plain(order)), timeout_s=60.0))
+
+    def _take(self, identity: dict[str, Any]) -> None:
+        self.node_id = identity["node_id"]
+        self.node_class = identity["node_class"]
+        self.facts = identity["facts"]
+
+    @property
+    def machine(self) -> str:
+        """The same for nodes that share one machine, and so disturb each other."""
+        return self.facts.get("machine") or self.node_id
+
+    def send(self, parcels: Mapping[str, Path], stored: Callable[[str, Path], Any]) -> None:
+        """Send the parcels that the node lacks. Raises EnvironmentLacks when it can't keep them."""
+        missing = self._get(self._actor.missing.remote(list(parcels)), timeout_s=60.0)
+        for digest in missing:
+            path = parcels[digest]
+            arrived = self._actor.store.remote(digest, path.name, stored(digest, path))
+            self._get(arrived, timeout_s=600.0)
+
+    def start_trial(self, spec: TrialSpec, load: Sequence[Node] = ()) -> None:
+        """Begin a trial, one at a time on a node, always. `load` are the nodes that load it."""
+        self.last_snapshot, self.trial_started_ns = {}, time.time_ns()
+        peers = [(node.node_id, node._actor) for node in load]
+        self._trial = self._actor.run_trial.remote(to_plain(spec), peers)
 
     def wait_trial(self, timeout_s: float) -> dict[str, Any] | None:
         """The trial's outcome, or None when it is not over after `timeout_s`.
@@ -160,19 +281,22 @@ class Node:
 
     def snapshot(self) -> dict[str, Any]:
         """What the node is doing now: phase, time left, live memory and request rate."""
-        return dict(self._get(self._actor.snapshot.remote(), timeout_s=10.0))
+        self.last_snapshot = dict(self._get(self._actor.snapshot.remote(), timeout_s=10.0))
+        return self.last_snapshot
 
     def stop_trial(self) -> None:
         """Ask the running trial to end early, keeping what was measured."""
         self._actor.stop_trial.remote()
 
-    def close(self) -> None:
-        """End the node's agent and the actor."""
+    def close(self) -> dict[str, str]:
+        """End the node's agent and the actor; the texts of a joined node's logs."""
         import ray
 
+        logs: dict[str, str] = {}
         with contextlib.suppress(NodeLost):
-            self._get(self._actor.close.remote(), timeout_s=15.0)
+            logs = self._get(self._actor.close.remote(), timeout_s=15.0)
         ray.kill(self._actor)
+        return logs
 
     def _get(self, reference: Any, *, timeout_s: float) -> Any:
         import ray
@@ -180,6 +304,9 @@ class Node:
         try:
             return ray.get(reference, timeout=timeout_s)
         except ray.exceptions.RayError as error:
-            # What was raised on the node comes with its traceback: the last line says what it was.
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, HeapgateError):
+                raise cause from None
             raised = isinstance(error, ray.exceptions.RayTaskError)
+            # What was raised on the node comes with its traceback: the last line says what it was.
             raise NodeLost(str(error).strip().splitlines()[-1 if raised else 0]) from error

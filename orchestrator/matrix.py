@@ -98,6 +98,12 @@ class Matrix:
         """Workloads by name."""
         return self.document.workloads
 
+    def with_one_node(self, group: str, node_class: str) -> Matrix:
+        """The same matrix for one more node of a group, of exactly this class."""
+        written = self.document.nodes[group]
+        node = written.model_copy(update={"count": 1, "node_class": node_class})
+        return replace(self, document=self.document.model_copy(update={"nodes": {group: node}}))
+
     @property
     def groups(self) -> dict[str, NodeGroup]:
         """Groups of nodes by name, their system filled in; `THIS_MACHINE` when none is written."""

@@ -43,8 +43,8 @@ class Progress(Protocol):
     def trial_started(self, trial_id: str, node_id: str) -> None:
         """A trial was handed to a node."""
 
-    def snapshot(self, snapshot: Mapping[str, Any]) -> None:
-        """What the running trial is doing now."""
+    def snapshot(self, trial_id: str, snapshot: Mapping[str, Any]) -> None:
+        """What a running trial is doing now."""
 
     def trial_finished(self, record: TrialRecord) -> None:
         """A trial is over and sealed."""
@@ -115,12 +115,10 @@ class PlainProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._last_s = 0.0
-        self._trial = ""
+        self._told_s: dict[str, float] = {}
         self._tally = _Tally()
 
     def _line(self, text: str) -> None:
-        self._last_s = time.monotonic()
         self._console.print(
             f"{datetime.now():%H:%M:%S} {text}", markup=False, highlight=False, soft_wrap=True
         )
@@ -144,19 +142,24 @@ class PlainProgress:
 
     def trial_started(self, trial_id: str, node_id: str) -> None:
         """Print that a trial began."""
-        self._trial = trial_id
+        self._told_s[trial_id] = time.monotonic()
         place = f"[{self._tally.number(trial_id)}/{self._tally.total}]"
         self._line(f"{place} {trial_id} on {node_id}")
 
-    def snapshot(self, snapshot: Mapping[str, Any]) -> None:
+    def snapshot(self, trial_id: str, snapshot: Mapping[str, Any]) -> None:
         """Print a sign of life now and then in a long phase."""
-        if snapshot and time.monotonic() - self._last_s > HEARTBEAT_S:
-            self._line(f"    {self._trial}: {describe_snapshot(snapshot)}")
+        now_s = time.monotonic()
+        if snapshot and now_s - self._told_s.get(trial_id, 0.0) > HEARTBEAT_S:
+            self._told_s[trial_id] = now_s
+            self._line(f"    {trial_id}: {describe_snapshot(snapshot)}")
 
     def trial_finished(self, record: TrialRecord) -> None:
         """Print what the trial showed, and every reason for doubt."""
         self._tally.add(record.trial_id)
-        self._line(f"    {'valid' if record.valid else 'INVALID'}: {trial_figures(record)}")
+        self._told_s.pop(record.trial_id, None)
+        # With several at work, a line says whose it is.
+        whose = f"{record.trial_id} " if self._told_s else ""
+        self._line(f"    {whose}{'valid' if record.valid else 'INVALID'}: {trial_figures(record)}")
         for finding in record.findings:
             if finding.level != "note":
                 self._line(f"    {finding.level}: {finding_text(finding)}")
@@ -192,8 +195,7 @@ class TerminalProgress:
         self._spinner = Spinner("dots", style="cyan")
         self._step: str | None = None
         self._tally = _Tally()
-        self._trial = self._node = ""
-        self._snapshot: Mapping[str, Any] = {}
+        self._running: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._ends_s = 0.0
         self._live = Live(
             console=console,
@@ -232,17 +234,18 @@ class TerminalProgress:
 
     def trial_started(self, trial_id: str, node_id: str) -> None:
         """Show which trial runs where."""
-        self._trial, self._node, self._snapshot = trial_id, node_id, {}
+        self._step = None
+        self._running[trial_id] = (node_id, {})
 
-    def snapshot(self, snapshot: Mapping[str, Any]) -> None:
+    def snapshot(self, trial_id: str, snapshot: Mapping[str, Any]) -> None:
         """Show its phase, memory and rate."""
-        self._snapshot = snapshot
+        node_id, _ = self._running.get(trial_id, ("", {}))
+        self._running[trial_id] = (node_id, snapshot)
 
     def trial_finished(self, record: TrialRecord) -> None:
         """Scroll a finished trial up, with its reasons for doubt."""
         self._tally.add(record.trial_id)
-        if self._tally.done >= self._tally.total:
-            self._trial = ""
+        self._running.pop(record.trial_id, None)
         mark = "[green]✓[/]" if record.valid else "[red]✗[/]"
         self._console.print(
             f"{mark} {escape(record.trial_id):<34} [dim]{escape(trial_figures(record))}[/]",
@@ -262,29 +265,34 @@ class TerminalProgress:
         if self._step is not None:
             self._spinner.update(text=Text(f" {self._step}", style="cyan"))
             return self._spinner
-        if not self._trial:
+        running = list(self._running.items())
+        if not running:
             return Text("")
-        return Group(self._overall(), self._running())
+        return Group(self._overall(running[0][0]), *self._lines(running))
 
-    def _overall(self) -> RenderableType:
+    def _overall(self, trial_id: str) -> RenderableType:
         tally, left_s = self._tally, max(0.0, self._ends_s - time.monotonic())
         grid = Table.grid(padding=(0, 1))
         grid.add_row(
-            Text(f"trial {tally.number(self._trial)} of {tally.total}", style="bold"),
+            Text(f"trial {tally.number(trial_id)} of {tally.total}", style="bold"),
             ProgressBar(total=tally.total, completed=tally.done, width=32),
             Text(f"about {format_seconds(left_s)} left"),
         )
         return grid
 
-    def _running(self) -> RenderableType:
-        self._spinner.update(
-            text=Text.assemble(
-                f" {self._trial}",
-                (f" on {self._node}  ", "dim"),
-                (describe_snapshot(self._snapshot) if self._snapshot else "starting", "cyan"),
+    def _lines(self, running: list[tuple[str, tuple[str, Mapping[str, Any]]]]) -> Iterator[Any]:
+        """One line for each trial that runs, with its node; the first one has the spinner."""
+        for index, (trial_id, (node_id, snapshot)) in enumerate(running):
+            line = Text.assemble(
+                f" {trial_id}",
+                (f" on {node_id}  ", "dim"),
+                (describe_snapshot(snapshot) if snapshot else "starting", "cyan"),
             )
-        )
-        return self._spinner
+            if index == 0:
+                self._spinner.update(text=line)
+                yield self._spinner
+            else:
+                yield Text(" ") + line
 
 
 @contextmanager

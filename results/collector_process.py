@@ -24,11 +24,24 @@ class CollectorProcess:
         self._process = self._launch()
 
     @classmethod
-    def start(cls, *, archive: Path, run_id: str, token_file: Path, log: Path) -> CollectorProcess:
-        """Start one on a free loopback port. Raises EnvironmentLacks when it does not come up."""
+    def start(
+        cls,
+        *,
+        archive: Path,
+        run_id: str,
+        token_file: Path,
+        log: Path,
+        listen: str = "127.0.0.1",
+        tls: Path | None = None,
+    ) -> CollectorProcess:
+        """Start one on a free port of an address, with mutual TLS by the keys in `tls`.
+
+        Raises EnvironmentLacks when it does not come up.
+        """
         command = [
             *(sys.executable, "-m", "results.collector", "--archive", str(archive)),
             *("--run-id", run_id, "--token-file", str(token_file)),
+            *(("--listen", listen, "--tls", str(tls)) if tls else ()),
         ]
         return cls(command, log)
 

@@ -26,6 +26,13 @@ class CoreSplit:
     reason: str = ""
 
 
+def allowed_cores() -> set[int]:
+    """The logical cores that this process may use."""
+    import psutil
+
+    return set(psutil.Process().cpu_affinity() or range(psutil.cpu_count() or 1))
+
+
 def split_cores(
     allowed: Iterable[int], cpus_limit: float | None, topology: Path = TOPOLOGY
 ) -> CoreSplit:

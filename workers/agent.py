@@ -223,11 +223,14 @@ class AgentProcess:
         self._process = self._launch()
 
     @classmethod
-    def start(cls, *, spool: Path, collector: str, token_file: Path, log: Path) -> AgentProcess:
-        """Start an agent for a spool."""
+    def start(
+        cls, *, spool: Path, collector: str, token_file: Path, log: Path, tls: Path | None = None
+    ) -> AgentProcess:
+        """Start an agent for a spool; `tls` is the folder of this node's keys."""
         command = [
             *(sys.executable, "-m", "workers.agent", "--spool", str(spool)),
             *("--collector", collector, "--token-file", str(token_file)),
+            *(("--tls", str(tls)) if tls else ()),
         ]
         return cls(command, log)
 

@@ -1,17 +1,24 @@
 """The Ray actor of a node: it only translates; the life of a trial is in `workers/trial.py`.
 
 One actor a node, never restarted by Ray: whether a trial is repeated is for the run to decide.
-Only dicts, strings and numbers cross: a node may run another Python on another system.
+Only dicts, strings, numbers and bytes cross: a node may run another Python on another system.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import ray
 
+from results.errors import HeapgateError
+from workers.affinity import pin_process
+from workers.joined import JoinedPlace
+from workers.leases import state_folder
+from workers.load.remote import PeerLost
+from workers.parcels import Parcels
 from workers.runtime import NodeRuntime
-from workers.spec import NodeSettings, TrialSpec, from_plain
+from workers.spec import NodeOrder, NodeSettings, TrialSpec, from_plain
 
 OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
@@ -22,20 +29,67 @@ OPTIONS: dict[str, Any] = {
 """How the actor is made; four calls at a time, one of which may be a trial."""
 
 
+class RayPeer:
+    """A load node, as the service's node sees it (`workers.load.remote.LoadPeer`)."""
+
+    def __init__(self, node_id: str, actor: Any) -> None:
+        self.node_id = node_id
+        self._actor = actor
+
+    def call(self, method: str, *arguments: Any, timeout_s: float = 30.0) -> Any:
+        """Call a method of its `LoadHost`. Raises PeerLost, or the error that happened there."""
+        try:
+            return ray.get(self._actor.load.remote(method, list(arguments)), timeout=timeout_s)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, HeapgateError):
+                raise error.cause from None
+            raise
+        except ray.exceptions.RayError as error:
+            raise PeerLost(str(error).strip().splitlines()[0]) from error
+
+
 @ray.remote
 class NodeActor:
-    """One node. `run_trial` blocks for a trial; the other calls answer meanwhile."""
+    """One node for one run. `run_trial` blocks for a trial; the other calls answer meanwhile."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self) -> None:
+        self._runtime: NodeRuntime
+        self._place: JoinedPlace | None = None
+        self._pinned = ExitStack()
+
+    def missing(self, digests: list[str]) -> list[str]:
+        """Those of the parcels that this node has not been sent yet."""
+        return Parcels(state_folder() / "parcels").missing(digests)
+
+    def store(self, digest: str, name: str, data: bytes) -> None:
+        """Take a parcel."""
+        Parcels(state_folder() / "parcels").store(digest, name, data)
+
+    def begin(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Begin a run on the machine of its driver, in folders that the driver made."""
         self._runtime = NodeRuntime(from_plain(NodeSettings, settings))
-
-    def identity(self) -> dict[str, Any]:
-        """Who this node is: id, class, facts."""
         return self._runtime.identity()
 
-    def run_trial(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Run one trial to its end, whatever that is, and tell its outcome."""
-        return self._runtime.run_trial(from_plain(TrialSpec, spec))
+    def join(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Begin a run on a joined node, in folders of its own."""
+        self._place = JoinedPlace(from_plain(NodeOrder, order))
+        settings = self._place.settings
+        # For good: this process is for one run.
+        self._pinned.enter_context(pin_process(settings.other_cores))
+        self._runtime = NodeRuntime(settings)
+        return self._runtime.identity()
+
+    def run_trial(self, spec: dict[str, Any], peers: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Run one trial to its end, whatever that is, and tell its outcome.
+
+        `peers` are the ids and actors of the nodes that make its load; none: this one does.
+        """
+        load = [RayPeer(node_id, actor) for node_id, actor in peers]
+        return self._runtime.run_trial(from_plain(TrialSpec, spec), load)
+
+    def load(self, method: str, arguments: list[Any]) -> Any:
+        """Call a method of this node's `LoadHost`."""
+        return getattr(self._runtime.load, method)(*arguments)
 
     def snapshot(self) -> dict[str, Any]:
         """What is going on, for the progress display."""
@@ -45,6 +99,11 @@ class NodeActor:
         """End the running trial early."""
         self._runtime.stop_trial()
 
-    def close(self) -> None:
-        """End the agent; nothing of this node keeps running."""
+    def close(self) -> dict[str, str]:
+        """End the agent; nothing of this node keeps running. The texts of its logs by name."""
         self._runtime.close()
+        if self._place is None:
+            return {}
+        logs = self._place.logs()
+        self._place.release()
+        return logs

@@ -6,13 +6,18 @@ Plain Python without Ray, so that it can be tested and used without a cluster.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from results.errors import EnvironmentLacks
 from workers.affinity import CoreSplit
 from workers.agent import AgentProcess, wait_delivered
+from workers.clockwatch import ClockWatch
 from workers.facts import node_class, node_facts, node_id
+from workers.load.host import LoadHost
+from workers.load.remote import LoadPeer
+from workers.parcels import Parcels
 from workers.spec import NodeSettings, TrialSpec
 from workers.trial import NodeContext, Trial
 
@@ -29,10 +34,13 @@ class NodeRuntime:
         service, other = settings.service_cores, settings.other_cores
         cores = CoreSplit(service, other, shared=not set(service).isdisjoint(other))
         facts = node_facts(cores)
+        self._parcels = Parcels(Path(settings.parcel_root)) if settings.parcel_root else None
         self._context = NodeContext(
-            node_id=node_id(),
+            node_id=settings.node_id or node_id(),
             node_class=node_class(facts),
             facts=facts,
+            claim=settings.claim,
+            address=settings.address,
             launcher=Path(settings.launcher),
             work_root=Path(settings.work_root),
             spool_root=Path(settings.spool_root),
@@ -40,12 +48,15 @@ class NodeRuntime:
         )
         self._stop = threading.Event()
         self._trial: Trial | None = None
+        self._tls_folder = Path(settings.tls_folder) if settings.tls_folder else None
         self._agent = AgentProcess.start(
             spool=Path(settings.spool_root),
             collector=settings.collector,
             token_file=Path(settings.token_file),
             log=Path(settings.log_folder) / "agent.log",
+            tls=self._tls_folder,
         )
+        self.load = LoadHost(settings, self._parcels, self._deliver, self._offset)
 
     def identity(self) -> dict[str, Any]:
         """Who this node is."""
@@ -56,8 +67,8 @@ class NodeRuntime:
             "facts": context.facts,
         }
 
-    def run_trial(self, spec: TrialSpec) -> dict[str, Any]:
-        """Run a trial and wait until the collector has sealed it.
+    def run_trial(self, spec: TrialSpec, peers: Sequence[LoadPeer] = ()) -> dict[str, Any]:
+        """Run a trial and wait until the collector has sealed it; `peers` make its load if any.
 
         The outcome: `record` (JSON text of trial.json as the node knows it), `differences` (what
         the collector says is not as sent), and `abort` (text and exit code of an error that
@@ -65,8 +76,9 @@ class NodeRuntime:
         """
         self._stop.clear()
         try:
-            trial = Trial(spec, self._context, self._stop)
-        except OSError as error:
+            local = self._parcels.resolve(spec) if self._parcels else spec
+            trial = Trial(local, self._context, self._stop, peers, self._clock_watch())
+        except (OSError, EnvironmentLacks) as error:
             return _aborted(EnvironmentLacks(f"can't prepare a trial on this node: {error}"))
         self._trial = trial
         try:
@@ -86,6 +98,16 @@ class NodeRuntime:
             outcome["abort"] = {"text": str(trial.abort), "exit_code": trial.abort.exit_code}
         return outcome
 
+    def _clock_watch(self) -> ClockWatch | None:
+        """Follows the head's clock through a trial; None on the machine of the driver itself."""
+        if self._tls_folder is None:
+            return None
+        return ClockWatch(self._settings.collector, self._tls_folder)
+
+    def _offset(self) -> dict[str, Any] | None:
+        watch = self._clock_watch()
+        return watch.told() if watch else None
+
     def _deliver(self, trial_id: str) -> list[str]:
         root = Path(self._settings.spool_root)
         return wait_delivered(root, trial_id, DELIVERY_TIMEOUT_S, self._agent)
@@ -102,6 +124,7 @@ class NodeRuntime:
     def close(self) -> None:
         """Stop the agent; what it has not delivered stays in the spool."""
         self.stop_trial()
+        self.load.close_load()
         self._agent.stop()
 
 

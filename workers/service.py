@@ -50,18 +50,19 @@ class Deployment:
     program: str
     folder: Path
     port: int
+    host: str = HOST
 
     @property
     def base_url(self) -> str:
         """The service's address for the load generator."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
 
-def deploy(spec: ServiceSpec, folder: Path) -> Deployment:
+def deploy(spec: ServiceSpec, folder: Path, host: str = HOST) -> Deployment:
     """Copy the binary into the trial's folder, verify its hash and choose the port.
 
-    Raises UserError when the wanted port is taken, EnvironmentLacks when the copy fails or is
-    not the planned binary.
+    `host` is the address that it should listen on. Raises UserError when the wanted port is taken,
+    EnvironmentLacks when the copy fails or is not the planned binary.
     """
     folder.chmod(0o755)
     home = folder / "home"
@@ -69,7 +70,7 @@ def deploy(spec: ServiceSpec, folder: Path) -> Deployment:
     if os.geteuid() == 0:
         os.chown(home, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
     program = _copy_program(spec, folder) if spec.binary.copy else _find_program(spec)
-    return Deployment(program, home, _choose_port(spec.port))
+    return Deployment(program, home, _choose_port(spec.port, host), host)
 
 
 def _copy_program(spec: ServiceSpec, folder: Path) -> str:
@@ -96,15 +97,15 @@ def _find_program(spec: ServiceSpec) -> str:
     return found
 
 
-def _choose_port(wanted: int | None) -> int:
+def _choose_port(wanted: int | None, host: str) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # A port in TIME_WAIT is free for a server that sets SO_REUSEADDR, as Go's do.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, wanted or 0))
+            probe.bind((host, wanted or 0))
         except OSError as error:
             raise UserError(
-                f"port {wanted} on {HOST} is already used by another program; "
+                f"port {wanted} on {host} is already used by another program; "
                 "leave `port` out to have a free one chosen"
             ) from error
         return int(probe.getsockname()[1])
@@ -220,7 +221,9 @@ class Service:
 
     def _probe(self) -> tuple[bool, str]:
         """Whether it is ready, and what it answered; without a path an open port is enough."""
-        connection = http.client.HTTPConnection(HOST, self.deployment.port, timeout=2.0)
+        connection = http.client.HTTPConnection(
+            self.deployment.host, self.deployment.port, timeout=2.0
+        )
         try:
             connection.connect()
             if self.spec.ready_path is None:
@@ -283,7 +286,7 @@ def launcher_document(
     spec: ServiceSpec, deployment: Deployment, join_paths: tuple[str, ...], cores: tuple[int, ...]
 ) -> dict[str, Any]:
     """The launcher's specification: argument vector, environment block, user, cores, cgroups."""
-    places = {"{port}": str(deployment.port), "{host}": HOST}
+    places = {"{port}": str(deployment.port), "{host}": deployment.host}
     identity = UNPRIVILEGED_ID if os.geteuid() == 0 else None
     return {
         "argv": [deployment.program, *(_fill(a, places) for a in spec.arguments)],

@@ -97,13 +97,16 @@ class ArrivalsSpec:
 class LoadSpec:
     """What traffic a trial gets: exactly one of `users` (closed loop) and `arrivals` (open loop).
 
-    `scenario` is the path of a locustfile. `seed` is the same for all configurations of a block.
+    `scenario` is the path of a locustfile; with a `bundle_sha256` it counts from the root of that
+    parcel, a ZIP archive of the locustfile's folder. `seed` is the same for all configurations of
+    a block.
     """
 
     scenario: str
     users: int | None
     arrivals: ArrivalsSpec | None
     seed: int
+    bundle_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +146,29 @@ class TrialSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSettings:
-    """What a node is told once, when it joins a run: its folders, its cores, its collector."""
+class NodeOrder:
+    """What a joined node is told when a run begins there; all else it knows itself.
+
+    `cpus_max` is the most processors that any configuration may use, None when one is not limited.
+    """
 
     run_id: str
+    collector: str
+    token: str
+    launcher_sha256: str | None
+    cpus_max: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """All that a node works with in a run: its folders, its cores, its collector.
+
+    `node_id`, `tls_folder` and `parcel_root` are those of a joined node. `address` is where others
+    reach it. `claim` marks its processes and control groups (`workers/leases.py`).
+    """
+
+    run_id: str
+    claim: str
     work_root: str
     spool_root: str
     log_folder: str
@@ -155,6 +177,10 @@ class NodeSettings:
     token_file: str
     service_cores: tuple[int, ...]
     other_cores: tuple[int, ...]
+    node_id: str | None = None
+    address: str = "127.0.0.1"
+    tls_folder: str | None = None
+    parcel_root: str | None = None
 
 
 def to_plain(value: Any) -> Any:

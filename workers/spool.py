@@ -7,6 +7,8 @@ Layout below the spool's root, for one trial:
     <trial_id>/<stream>/totals.json            batches, rows and digest so far
     <trial_id>/finish.json, service.log        written last: no more batches will come
 
+A load node's spool of a trial is its part 1, 2 …: its streams are `requests-1`, `requests-2` ….
+
 A batch appears under its final name by rename, so a reader never sees half of one. The agent
 (`workers/agent.py`) sends the files and removes what the collector has on disk. Several processes
 may write one trial, each its own streams.
@@ -113,22 +115,24 @@ class StreamWriter:
 
 
 class Spool:
-    """One trial's folder in the spool."""
+    """One trial's folder in the spool; part 0 is that of the service's own node."""
 
-    def __init__(self, root: Path, run_id: str, trial_id: str) -> None:
+    def __init__(self, root: Path, run_id: str, trial_id: str, part: int = 0) -> None:
+        self._part = part
         self.folder = Path(root) / trial_id
         self.folder.mkdir(parents=True, exist_ok=True)
         self._writers: dict[str, StreamWriter] = {}
         opened = self.folder / "open.json"
         if not opened.exists():
-            identity = {"run_id": run_id, "trial_id": trial_id}
+            identity = {"run_id": run_id, "trial_id": trial_id, "part": part}
             _write_whole(opened, json.dumps(identity).encode())
 
     def stream(self, table: TableSchema) -> StreamWriter:
         """The writer of a table's stream; the same one each time."""
-        if table.name not in self._writers:
-            self._writers[table.name] = StreamWriter(self.folder / table.name, table)
-        return self._writers[table.name]
+        name = f"{table.name}-{self._part}" if self._part else table.name
+        if name not in self._writers:
+            self._writers[name] = StreamWriter(self.folder / name, table)
+        return self._writers[name]
 
     def row_counts(self) -> dict[str, int]:
         """Rows by stream, those of other processes too."""
@@ -147,13 +151,16 @@ class Spool:
             for path in sorted(self.folder.glob("*/totals.json"))
         }
 
-    def finish(self, record_json: str, log: Path | None) -> None:
-        """No more batches will come: hand the record, the log and the totals to the agent."""
+    def finish(self, record_json: str, log: Path | None, parts: Sequence[int] = ()) -> None:
+        """No more batches will come: hand the record, the log and the totals to the agent.
+
+        `parts` are the load nodes' spools that belong to the same trial.
+        """
         for writer in self._writers.values():
             writer.close()
         if log is not None:
             (self.folder / "service.log").write_bytes(_cut(log))
-        document = {"totals": self.totals(), "trial_json": record_json}
+        document = {"totals": self.totals(), "trial_json": record_json, "parts": list(parts)}
         _write_whole(self.folder / "finish.json", json.dumps(document).encode())
 
     def remove(self) -> None:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,16 @@ from results.record import (
 )
 from results.schema import EVENTS, GC, MEMORY, RUNTIME, SCHEMA_VERSION
 from workers.affinity import CoreSplit
+from workers.clockwatch import ClockWatch
 from workers.facts import versions
 from workers.limits import Limiter, open_limiter
-from workers.load.process import Generator, LoadLost
+from workers.load.process import Generator, LoadLost, generator_document
+from workers.load.remote import LoadPeer, RemoteLoad
 from workers.sampling.cores import CoreUsage
 from workers.sampling.endpoint import EndpointReader, verify_applied
 from workers.sampling.gctrace import StderrReader
 from workers.sampling.loop import SampleLoop
+from workers.service import HOST as LOOPBACK
 from workers.service import Deployment, Service, ServiceFailed, deploy
 from workers.spec import TrialSpec, to_plain
 from workers.spool import Spool
@@ -43,15 +46,17 @@ from workers.spool import Spool
 WATCH_INTERVAL_S = 0.05
 """How often a waiting trial looks whether its service still lives and whether it should stop."""
 
-LEAD_NS = 20_000_000
-"""From the order to start the load to its agreed first instant."""
-
 
 @dataclass(frozen=True, slots=True)
 class NodeContext:
-    """What a trial needs to know of the node it runs on."""
+    """What a trial needs to know of the node it runs on.
+
+    `claim` names its control groups, `address` is where other nodes reach its service.
+    """
 
     node_id: str
+    claim: str
+    address: str
     node_class: str
     facts: dict[str, Any]
     launcher: Path
@@ -63,9 +68,19 @@ class NodeContext:
 class Trial:
     """One trial on this node. Make one, call `run` once."""
 
-    def __init__(self, spec: TrialSpec, node: NodeContext, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        node: NodeContext,
+        stop: threading.Event,
+        peers: Sequence[LoadPeer] = (),
+        head_clock: ClockWatch | None = None,
+    ) -> None:
+        """`peers` make the load where there are any; `head_clock` follows the head's clock."""
         self.spec = spec
         self.node = node
+        self._peers = peers
+        self._head_clock = head_clock
         self._stop = stop
         self._clock = ClockMap.read()
         self._started_ns = self._clock.now_ns()
@@ -91,7 +106,7 @@ class Trial:
         self._stderr: StderrReader | None = None
         self._sampler: SampleLoop | None = None
         self._endpoint: EndpointReader | None = None
-        self._generator: Generator | None = None
+        self._generator: Generator | RemoteLoad | None = None
 
     def run(self) -> TrialRecord:
         """Run the trial to its end and hand its record to the spool."""
@@ -118,10 +133,11 @@ class Trial:
 
     def _deploy(self) -> None:
         self._note("phase", "info", "deploy begins")
-        self._limiter = open_limiter(self.spec.run_id, self.spec.trial_id)
+        self._limiter = open_limiter(self.node.claim, self.spec.trial_id)
         self._limits = self._limiter.apply(self.spec.limits)
-        self._deployment = deploy(self.spec.service, self._folder)
-        self._generator = Generator.start(
+        host = self.node.address if self._peers else LOOPBACK
+        self._deployment = deploy(self.spec.service, self._folder, host)
+        document = generator_document(
             load=self.spec.load,
             base_url=self._deployment.base_url,
             spool_root=self.node.spool_root,
@@ -130,9 +146,13 @@ class Trial:
             clock=self._clock,
             warmup_ns=self.spec.phases.warmup_ns,
             measure_ns=self.spec.phases.measure_ns,
-            cpus=self.node.cores.other,
-            log_path=self._folder / "generator.log",
         )
+        if self._peers:
+            ahead_ns = self._head_clock.offset_ns if self._head_clock else 0
+            self._generator = RemoteLoad(self._peers, document, ahead_ns)
+        else:
+            log = self._folder / "generator.log"
+            self._generator = Generator(document, log, self.node.cores.other)
 
     def _start_up(self) -> None:
         self._begin("startup")
@@ -198,8 +218,8 @@ class Trial:
         self._begin("warmup")
         generator.wait_ready(timeout_s=30.0)
         generator.prepare(timeout_s=60.0)
-        start_ns = time.monotonic_ns() + LEAD_NS
-        generator.go(start_ns)
+        start_ns = time.monotonic_ns() + generator.lead_ns
+        generator.go(start_ns, self._clock.utc_ns(start_ns))
         self._phase_ends_ns = self._clock.utc_ns(start_ns + phases.warmup_ns)
         self._watch_until(start_ns + phases.warmup_ns)
         self._begin("measure", phases.measure_ns)
@@ -238,9 +258,17 @@ class Trial:
             )
         self._begin(None)
         record = self._record(exit_record)
-        record.findings = validity.judge(record, self._spool.row_counts(), self._noise)
+        rows, parts = self._spool.row_counts(), []
+        if isinstance(self._generator, RemoteLoad):
+            rows["requests"], parts = self._generator.rows, self._generator.parts
+            record.generators = self._generator.told
+        if self._head_clock:
+            self._head_clock.end()
+            record.clock_offset = self._head_clock.told()
+            record.findings += self._head_clock.findings()
+        record.findings = validity.judge(record, rows, self._noise)
         log = self._folder / "service.log"
-        self._spool.finish(record.to_json(), log if log.exists() else None)
+        self._spool.finish(record.to_json(), log if log.exists() else None, parts)
         shutil.rmtree(self._folder, ignore_errors=True)
         return record
 

@@ -24,7 +24,7 @@ from results.clock import ClockMap
 from results.errors import UserError
 from results.record import LoadRecord
 from workers.load.arrivals import schedule
-from workers.load.process import Generator, check_scenario
+from workers.load.process import Generator, check_scenario, generator_document
 from workers.spec import ArrivalsSpec, LoadSpec
 
 MS = 1_000_000
@@ -126,11 +126,12 @@ class Bench:
         path = self.folder / "locustfile.py"
         path.write_text(textwrap.dedent(scenario))
         load = LoadSpec(scenario=str(path), users=users, arrivals=arrivals, seed=SEED)
-        generator = Generator.start(
+        document = generator_document(
             load=load, base_url=self.server.base_url, spool_root=self.spool, run_id="run",
             trial_id="b01-1-default-steady", clock=self.clock, warmup_ns=warmup_ns,
-            measure_ns=measure_ns, cpus=(CORE,), log_path=self.log,
+            measure_ns=measure_ns,
         )  # fmt: skip
+        generator = Generator(document, self.log, (CORE,))
         self.started.append(generator)
         generator.wait_ready(timeout_s=30)
         generator.prepare(timeout_s=30)
@@ -528,16 +529,16 @@ def test_a_generator_ends_when_its_parent_dies(bench, tmp_path) -> None:
     code = f"""
         import os, pathlib, signal, time, psutil
         from results.clock import ClockMap
-        from workers.load.process import Generator
+        from workers.load.process import Generator, generator_document
         from workers.spec import ArrivalsSpec, LoadSpec
 
         folder = pathlib.Path({str(tmp_path)!r})
-        generator = Generator.start(
+        document = generator_document(
             load=LoadSpec(scenario=str(folder / "locustfile.py"), users=None, seed=1,
                           arrivals=ArrivalsSpec(kind="constant", rate_rps=50)),
             base_url={bench.server.base_url!r}, spool_root=folder / "spool", run_id="run",
-            trial_id="t", clock=ClockMap.read(), warmup_ns=0, measure_ns=60 * 10**9,
-            cpus=({CORE},), log_path=folder / "generator.log")
+            trial_id="t", clock=ClockMap.read(), warmup_ns=0, measure_ns=60 * 10**9)
+        generator = Generator(document, folder / "generator.log", ({CORE},))
         generator.wait_ready(timeout_s=30)
         generator.prepare(timeout_s=30)
         generator.go(time.monotonic_ns())

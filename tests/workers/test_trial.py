@@ -53,6 +53,8 @@ def run_trial(toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path) -> It
         node_id=node_id(),
         node_class=node_class(facts),
         facts=facts,
+        claim=f"test-{tmp_path.name}",
+        address="127.0.0.1",
         launcher=build_launcher(toolchain),
         work_root=tmp_path / "work",
         spool_root=tmp_path / "spool",

@@ -91,7 +91,13 @@ class Generator:
         self.measure_ns: int = document["measure_ns"]
         self._output = output
         self._base_url: str = document["base_url"]
-        spool = Spool(Path(document["spool_root"]), document["run_id"], document["trial_id"])
+        spool = Spool(
+            Path(document["spool_root"]),
+            document["run_id"],
+            document["trial_id"],
+            document.get("part", 0),
+        )
+        self._stripe: tuple[int, int] = tuple(document.get("stripe", (0, 1)))
         self.recorder = Recorder(spool.stream(REQUESTS))
         self.hook = RecordingHook(self.recorder, self.clock)
         self.gate = self._make_gate()
@@ -104,7 +110,13 @@ class Generator:
         if self.load.arrivals is None:
             return None
         offsets = schedule(self.load.arrivals, self.load.seed, self.warmup_ns + self.measure_ns)
-        return Gate(offsets, gevent.event.AsyncResult, self.load.seed)
+        index, stripes = self._stripe
+        return Gate(offsets[index::stripes], gevent.event.AsyncResult, self.load.seed + index)
+
+    def _share(self, count: int) -> int:
+        """This generator's part of a number of users: the first ones take what is left over."""
+        index, stripes = self._stripe
+        return max(1, count // stripes + (index < count % stripes))
 
     def tell(self, **message: Any) -> None:
         """One line to the trial."""
@@ -145,7 +157,7 @@ class Generator:
     def prepare(self) -> None:
         """In an open loop all users are made and have run `on_start` before the first arrival."""
         if self.gate and self.load.arrivals:
-            self._spawn(self.load.arrivals.in_flight_max)
+            self._spawn(self._share(self.load.arrivals.in_flight_max))
             with gevent.Timeout(PREPARE_S, False):
                 while self.gate.free < self._runner.user_count:
                     gevent.sleep(0.01)
@@ -173,7 +185,7 @@ class Generator:
             keep_time(self.gate, start_ns)
         else:
             _sleep_until(start_ns)
-            self._spawn(self.load.users or 1)
+            self._spawn(self._share(self.load.users or 1))
         _sleep_until(end_ns)
         self._drain()
         self._finished.set()

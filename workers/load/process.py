@@ -43,7 +43,11 @@ class LoadLost(HeapgateError):
 class Generator:
     """One generator process for one trial. It ends by itself when this process dies."""
 
+    lead_ns = 20_000_000
+    """From the order to start the load to its agreed first instant."""
+
     def __init__(self, document: dict[str, Any], log_path: Path, cpus: tuple[int, ...]) -> None:
+        """Start the process (see `generator_document`); it imports the scenario meanwhile."""
         self._log_path = log_path
         self._changed = threading.Condition()
         self._said: dict[str, Any] = {}
@@ -68,34 +72,6 @@ class Generator:
                 os.sched_setaffinity(self._process.pid, cpus)
         self._reader = threading.Thread(target=self._read, name="generator", daemon=True)
         self._reader.start()
-
-    @classmethod
-    def start(
-        cls,
-        *,
-        load: LoadSpec,
-        base_url: str,
-        spool_root: Path,
-        run_id: str,
-        trial_id: str,
-        clock: ClockMap,
-        warmup_ns: int,
-        measure_ns: int,
-        cpus: tuple[int, ...],
-        log_path: Path,
-    ) -> Generator:
-        """Start the process; it imports the scenario meanwhile."""
-        document = {
-            "load": to_plain(load),
-            "base_url": base_url,
-            "spool_root": str(spool_root),
-            "run_id": run_id,
-            "trial_id": trial_id,
-            "clock": asdict(clock),
-            "warmup_ns": warmup_ns,
-            "measure_ns": measure_ns,
-        }
-        return cls(document, log_path, cpus)
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -158,7 +134,7 @@ class Generator:
         lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
         return " | ".join(lines[-3:]) or "it said nothing"
 
-    def go(self, start_monotonic_ns: int) -> None:
+    def go(self, start_monotonic_ns: int, _start_utc_ns: int = 0) -> None:
         """Begin the load at an instant of the monotonic clock."""
         self._went = True
         self._say(go=start_monotonic_ns)
@@ -167,6 +143,11 @@ class Generator:
     def lost(self) -> bool:
         """Whether it ended in the middle of the load, without an account."""
         return self._went and self._ended and "done" not in self._said
+
+    @property
+    def done(self) -> bool:
+        """Whether it has given its account, or ended without one."""
+        return self._ended or "done" in self._said or "failed" in self._said
 
     def live(self) -> Live | None:
         """What it told last; None before the load began."""
@@ -211,10 +192,34 @@ class Generator:
             self._process.stdout.close()
 
 
+def generator_document(
+    *,
+    load: LoadSpec,
+    base_url: str,
+    spool_root: Path,
+    run_id: str,
+    trial_id: str,
+    clock: ClockMap,
+    warmup_ns: int,
+    measure_ns: int,
+) -> dict[str, Any]:
+    """All that a generator is told, as plain data."""
+    return {
+        "load": to_plain(load),
+        "base_url": base_url,
+        "spool_root": str(spool_root),
+        "run_id": run_id,
+        "trial_id": trial_id,
+        "clock": asdict(clock),
+        "warmup_ns": warmup_ns,
+        "measure_ns": measure_ns,
+    }
+
+
 def check_scenario(load: LoadSpec, scratch: Path) -> None:
     """Import a scenario in a generator and nothing more. Raises UserError with its place."""
     with tempfile.TemporaryDirectory(prefix="scenario-", dir=scratch) as folder:
-        generator = Generator.start(
+        document = generator_document(
             load=load,
             base_url="http://127.0.0.1:9",
             spool_root=Path(folder),
@@ -223,9 +228,8 @@ def check_scenario(load: LoadSpec, scratch: Path) -> None:
             clock=ClockMap.read(),
             warmup_ns=0,
             measure_ns=0,
-            cpus=(),
-            log_path=Path(folder) / "generator.log",
         )
+        generator = Generator(document, Path(folder) / "generator.log", ())
         try:
             generator.wait_ready(timeout_s=30.0)
         finally:
