@@ -1,19 +1,21 @@
 """Limits on a trial's processes, and the kernel's account of them: one group for each trial.
 
 The mechanism is chosen by what this machine has; where there is none, `NoLimits` says why.
-A group is `<hierarchy>/heapgate/<run>/<trial>`; no other group is ever written to, but for
-enabling controllers in the cgroup v2 group above ours.
+On Linux a group is `<hierarchy>/heapgate/<run>/<trial>`; no other group is ever written to, but for
+enabling controllers in the cgroup v2 group above ours. On Windows it is a nameless job object.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 from workers.limits.cgroup_v1 import CgroupV1
 from workers.limits.cgroup_v2 import CgroupV2, writable_base
 from workers.limits.groupfolder import PARENT_NAME, group_folder, remove_tree
 from workers.limits.hierarchies import Hierarchies, find_hierarchies
+from workers.limits.job_object import JobObject
 from workers.limits.limiter import GroupCounters, Limiter, LimitsUnavailable
 from workers.limits.none import NoLimits
 
@@ -28,7 +30,13 @@ __all__ = [
 
 
 def open_limiter(run_id: str, trial_id: str) -> Limiter:
-    """Make the group of a trial with what this machine has; `NoLimits` where that is nothing."""
+    """Make the group of a trial with what this machine has; `NoLimits` where that is nothing.
+
+    Raises OSError where Windows makes no job object: without one, nothing would end a dead node's
+    service.
+    """
+    if sys.platform == "win32":
+        return JobObject()
     found = find_hierarchies()
     try:
         if found.memory_v1:
@@ -63,6 +71,8 @@ def remove_run_groups(run_id: str) -> list[str]:
 
 def _bases(found: Hierarchies | None = None) -> list[Path]:
     """Folders in which our common parent may lie."""
+    if sys.platform == "win32":
+        return []  # a job object ends with the process that made it
     found = found or find_hierarchies()
     bases = [base for base in (found.memory_v1, found.cpu_v1) if base]
     if found.unified and found.unified_own:

@@ -32,7 +32,8 @@ class GroupCounters(NamedTuple):
 class Limiter(Protocol):
     """A group of processes with limits and an account of its own; one for each trial.
 
-    `join_paths` are the files to which a process writes its pid to become a member of the group.
+    `join_paths` are the files to which a process writes its pid to become a member of the group;
+    on Windows there are none, and whoever starts a process puts it into `job_object.JobObject`.
     `reason` says why limits are not available here; it is empty when they are.
     """
 
