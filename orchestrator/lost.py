@@ -22,17 +22,12 @@ def seal_lost(run: Run, node: Node, spec: TrialSpec, why: str) -> TrialRecord:
     """
     record = _record(run, node, spec)
     told = int(node.last_snapshot.get("sent") or 0)
-    rows: dict[str, int] = {}
-    from results.control import abandon_trial
-
     if run.collector:
+        from results.control import abandon_trial
+
         with suppress(HeapgateError):  # a dead collector: its partial files stay readable
-            rows = abandon_trial(run.collector, record)
-    archived = sum(count for name, count in rows.items() if name.startswith("requests"))
-    record.rows = rows
-    record.findings.append(
-        validity.node_lost(why, sent_at_least=max(told, archived), archived=archived)
-    )
+            return abandon_trial(run.collector, record, why=why, sent_at_least=told)
+    record.findings.append(validity.node_lost(why, sent_at_least=told, archived=0))
     return record
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from results.errors import EnvironmentLacks
+from results.secure import VERBOSITY
 
 STOP_TIMEOUT_S = 10.0
 
@@ -17,9 +18,13 @@ STOP_TIMEOUT_S = 10.0
 class CollectorProcess:
     """A running collector; it ends by itself when this process dies."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(
+        self, command: list[str], log: Path, *, token_file: Path, tls: Path | None = None
+    ) -> None:
         self._command = command
         self._log = log
+        self.token_file = token_file
+        self.tls = tls
         self.address = ""
         self._process = self._launch()
 
@@ -43,7 +48,7 @@ class CollectorProcess:
             *("--run-id", run_id, "--token-file", str(token_file)),
             *(("--listen", listen, "--tls", str(tls)) if tls else ()),
         ]
-        return cls(command, log)
+        return cls(command, log, token_file=token_file, tls=tls)
 
     def _launch(self) -> subprocess.Popen[str]:
         port = ["--port", self.address.rpartition(":")[2]] if self.address else []
@@ -54,7 +59,7 @@ class CollectorProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=os.environ | {"GRPC_VERBOSITY": "NONE"},
+                env=os.environ | {"GRPC_VERBOSITY": VERBOSITY if self.tls else "NONE"},
                 start_new_session=True,
             )
         assert process.stdout

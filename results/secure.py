@@ -11,6 +11,8 @@ everything stays on loopback and is told apart by token alone.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sys
 import threading
 import time
@@ -64,9 +66,14 @@ def tls_channel(
     return grpc.secure_channel(address, credentials, options=[*named, *options])
 
 
+def joined_address(address: str, port: int) -> str:
+    """`address:port`, with brackets around an IPv6 address."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def add_port(server: grpc.Server, address: str, port: int, folder: Path | None) -> int:
     """Listen, with TLS when there is a folder; the port that was taken. Raises EnvironmentLacks."""
-    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    where = joined_address(address, port)
     try:
         if folder is None:
             return server.add_insecure_port(where)
@@ -133,3 +140,44 @@ def peer_host(peer: str) -> str:
     host = rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else rest
     host = host.replace("%5B", "").replace("%5D", "").strip("[]")
     return host.removeprefix("::ffff:").removeprefix("::FFFF:")
+
+
+VERBOSITY = "INFO"
+"""What GRPC_VERBOSITY must be when a process starts that calls `log_failed_handshakes`."""
+
+_HANDSHAKE = re.compile(r"Handshake failed with error (.*)")
+_OF_GRPC = re.compile(r"[IWE]\d{4} \d\d:\d\d:\d\d\.\d+ ")
+
+
+def log_failed_handshakes() -> None:
+    """Tell who is turned away by TLS: gRPC says it on file descriptor 2 alone, each time anew.
+
+    The descriptor becomes a pipe, of which a thread keeps one line a minute for each reason and
+    leaves out what else gRPC says; Python's own `sys.stderr` goes where it went before.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    sys.stderr = os.fdopen(kept, "w", buffering=1, encoding="utf-8", errors="replace")
+    threading.Thread(target=_sift, args=(reading,), daemon=True).start()
+
+
+def _sift(reading: int) -> None:
+    rare = RareLog()
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            found = _HANDSHAKE.search(line)
+            if found:
+                rare.say(_reason(found[1]), "refused a stranger's connection")
+            elif not _OF_GRPC.match(line):
+                say(line.rstrip("\n"))
+
+
+def _reason(text: str) -> str:
+    """The end of `SSL_ERROR_SSL: error:…:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: why`."""
+    code, _, words = text.rpartition("OPENSSL_internal:")[2].partition(":")
+    if code == "CERTIFICATE_VERIFY_FAILED":
+        return words.strip()
+    return code.strip().replace("_", " ").lower()

@@ -17,14 +17,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import tenacity
 
+from results.errors import EnvironmentLacks
 from results.schema import SCHEMA_VERSION
+from results.secure import RareLog, open_channel
 from results.wire import telemetry_pb2 as wire
 from results.wire import telemetry_pb2_grpc as wire_grpc
 
@@ -33,6 +35,14 @@ WINDOW_BATCHES = 64
 """Batches of one stream that may be on their way without an acknowledgement."""
 
 MESSAGE_BYTES_MAX = 64 * 2**20
+_OPTIONS = (
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # A cut link is noticed although nothing comes back over it.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 DELIVERED = ".delivered.json"
 STOP_TIMEOUT_S = 10.0
 
@@ -41,6 +51,7 @@ STOP_TIMEOUT_S = 10.0
 class Sending:
     """What is known of one trial in this connection; None: the collector has not opened it yet."""
 
+    part: int = 0
     acknowledged: dict[str, int] | None = None
     sent: dict[str, int] = field(default_factory=dict)
     finishing: bool = False
@@ -81,16 +92,19 @@ class Connection:
             # Looked at first: a batch never comes after the trial's end was written.
             ended = (folder / "finish.json").exists()
             if not self._send_batches(folder, sending) and ended:
-                self._finish(folder)
+                self._finish(folder, sending.part)
                 sending.finishing = True
 
     def _open(self, folder: Path) -> None:
         try:
-            run_id = str(json.loads((folder / "open.json").read_bytes())["run_id"])
-        except (OSError, ValueError, KeyError, TypeError):
+            identity = json.loads((folder / "open.json").read_bytes())
+            run_id, part = str(identity["run_id"]), int(identity.get("part", 0))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
-        self._trials[folder.name] = Sending()
-        opening = wire.OpenTrial(run_id=run_id, trial_id=folder.name, schema_version=SCHEMA_VERSION)
+        self._trials[folder.name] = Sending(part)
+        opening = wire.OpenTrial(
+            run_id=run_id, trial_id=folder.name, schema_version=SCHEMA_VERSION, part=part
+        )
         self._outgoing.put(wire.FromAgent(open=opening))
 
     def _send_batches(self, folder: Path, sending: Sending) -> bool:
@@ -114,7 +128,7 @@ class Connection:
         batch = wire.Batch(trial_id=trial_id, stream=stream, sequence=sequence, arrow_ipc=data)
         self._outgoing.put(wire.FromAgent(batch=batch))
 
-    def _finish(self, folder: Path) -> None:
+    def _finish(self, folder: Path, part: int) -> None:
         document = json.loads((folder / "finish.json").read_bytes())
         log = folder / "service.log"
         totals = [
@@ -133,6 +147,8 @@ class Connection:
                     totals=totals,
                     trial_json=document["trial_json"].encode(),
                     service_log=log.read_bytes() if log.exists() else b"",
+                    part=part,
+                    parts=document.get("parts", []),
                 )
             )
         )
@@ -180,8 +196,10 @@ def _trial_folders(root: Path) -> Iterator[Path]:
             yield path.parent
 
 
-def publish(root: Path, collector: str, token: str, stop: threading.Event) -> None:
-    """Keep a connection to the collector until told to stop.
+def publish(
+    root: Path, collector: str, token: str, stop: threading.Event, tls: Path | None = None
+) -> None:
+    """Keep a connection to the collector until told to stop; `tls` is a folder of certificates.
 
     Raises grpc.RpcError when the collector says that the token is wrong.
     """
@@ -191,27 +209,42 @@ def publish(root: Path, collector: str, token: str, stop: threading.Event) -> No
 
     waits = tenacity.wait_random_exponential(multiplier=0.1, max=2.0)
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(lambda e: isinstance(e, grpc.RpcError) and not _final(e)),
+        retry=tenacity.retry_if_exception(_may_pass),
         wait=waits,
         sleep=pause,
+        before_sleep=_told(RareLog(), collector),
         reraise=True,
     )
-    retrying(_connect, root, collector, token, stop)
+    retrying(_connect, root, collector, token, stop, tls)
 
 
-def _connect(root: Path, collector: str, token: str, stop: threading.Event) -> None:
+def _told(rare: RareLog, collector: str) -> Callable[[tenacity.RetryCallState], None]:
+    def tell(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        details = error.details() if isinstance(error, grpc.Call) else str(error)
+        rare.say(collector, "no connection to the collector", details or "")
+
+    return tell
+
+
+def _connect(
+    root: Path, collector: str, token: str, stop: threading.Event, tls: Path | None
+) -> None:
+    """One connection until it breaks; the certificates are read anew, for they are renewed."""
     if stop.is_set():
         return
-    options = [
-        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_reconnect_backoff_ms", 500),
-    ]
-    with grpc.insecure_channel(collector, options=options) as channel:
+    with open_channel(collector, tls, _OPTIONS) as channel:
         Connection(root, channel, token).run(stop)
 
 
-def _final(error: BaseException) -> bool:
-    return isinstance(error, grpc.Call) and error.code() == grpc.StatusCode.UNAUTHENTICATED
+def _may_pass(error: BaseException) -> bool:
+    """Whether trying again may help: not with a token that is wrong.
+
+    Certificates that do not fit look like a collector that is away, and may be replaced meanwhile.
+    """
+    if isinstance(error, grpc.Call):
+        return error.code() != grpc.StatusCode.UNAUTHENTICATED
+    return isinstance(error, (grpc.RpcError, EnvironmentLacks))
 
 
 class AgentProcess:
@@ -298,6 +331,7 @@ def main() -> None:
     parser.add_argument("--spool", type=Path, required=True)
     parser.add_argument("--collector", required=True)
     parser.add_argument("--token-file", type=Path, required=True)
+    parser.add_argument("--tls", type=Path, help="folder with ca.pem, cert.pem and key.pem")
     options = parser.parse_args()
     token = options.token_file.read_text(encoding="ascii").strip()
     stop = threading.Event()
@@ -307,7 +341,7 @@ def main() -> None:
         stop.set()
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    publish(options.spool, options.collector, token, stop)
+    publish(options.spool, options.collector, token, stop, options.tls)
 
 
 if __name__ == "__main__":

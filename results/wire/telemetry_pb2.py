@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cresults/wire/telemetry.proto\x12\x15heapgate.telemetry.v1\"\xaa\x01\n\tFromAgent\x12\x30\n\x04open\x18\x01 \x01(\x0b\x32 .heapgate.telemetry.v1.OpenTrialH\x00\x12-\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1c.heapgate.telemetry.v1.BatchH\x00\x12\x34\n\x06\x66inish\x18\x03 \x01(\x0b\x32\".heapgate.telemetry.v1.FinishTrialH\x00\x42\x06\n\x04kind\"\xed\x01\n\rFromCollector\x12/\n\x06opened\x18\x01 \x01(\x0b\x32\x1d.heapgate.telemetry.v1.OpenedH\x00\x12;\n\x0c\x61\x63knowledged\x18\x02 \x01(\x0b\x32#.heapgate.telemetry.v1.AcknowledgedH\x00\x12\x33\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1f.heapgate.telemetry.v1.FinishedH\x00\x12\x31\n\x07refused\x18\x04 \x01(\x0b\x32\x1e.heapgate.telemetry.v1.RefusedH\x00\x42\x06\n\x04kind\"E\n\tOpenTrial\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08trial_id\x18\x02 \x01(\t\x12\x16\n\x0eschema_version\x18\x03 \x01(\r\"\x97\x01\n\x06Opened\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x46\n\rlast_sequence\x18\x02 \x03(\x0b\x32/.heapgate.telemetry.v1.Opened.LastSequenceEntry\x1a\x33\n\x11LastSequenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\\\n\x05\x42\x61tch\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x11\n\tarrow_ipc\x18\x05 \x01(\x0c\"B\n\x0c\x41\x63knowledged\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"|\n\x0b\x46inishTrial\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x32\n\x06totals\x18\x02 \x03(\x0b\x32\".heapgate.telemetry.v1.StreamTotal\x12\x12\n\ntrial_json\x18\x03 \x01(\x0c\x12\x13\n\x0bservice_log\x18\x04 \x01(\x0c\"L\n\x0bStreamTotal\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61tches\x18\x02 \x01(\x04\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"1\n\x08\x46inished\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64ifferences\x18\x02 \x03(\t\"+\n\x07Refused\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t2b\n\tTelemetry\x12U\n\x07Publish\x12 .heapgate.telemetry.v1.FromAgent\x1a$.heapgate.telemetry.v1.FromCollector(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cresults/wire/telemetry.proto\x12\x15heapgate.telemetry.v1\"\xaa\x01\n\tFromAgent\x12\x30\n\x04open\x18\x01 \x01(\x0b\x32 .heapgate.telemetry.v1.OpenTrialH\x00\x12-\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1c.heapgate.telemetry.v1.BatchH\x00\x12\x34\n\x06\x66inish\x18\x03 \x01(\x0b\x32\".heapgate.telemetry.v1.FinishTrialH\x00\x42\x06\n\x04kind\"\xed\x01\n\rFromCollector\x12/\n\x06opened\x18\x01 \x01(\x0b\x32\x1d.heapgate.telemetry.v1.OpenedH\x00\x12;\n\x0c\x61\x63knowledged\x18\x02 \x01(\x0b\x32#.heapgate.telemetry.v1.AcknowledgedH\x00\x12\x33\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1f.heapgate.telemetry.v1.FinishedH\x00\x12\x31\n\x07refused\x18\x04 \x01(\x0b\x32\x1e.heapgate.telemetry.v1.RefusedH\x00\x42\x06\n\x04kind\"S\n\tOpenTrial\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08trial_id\x18\x02 \x01(\t\x12\x16\n\x0eschema_version\x18\x03 \x01(\r\x12\x0c\n\x04part\x18\x04 \x01(\r\"\x97\x01\n\x06Opened\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x46\n\rlast_sequence\x18\x02 \x03(\x0b\x32/.heapgate.telemetry.v1.Opened.LastSequenceEntry\x1a\x33\n\x11LastSequenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\\\n\x05\x42\x61tch\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x11\n\tarrow_ipc\x18\x05 \x01(\x0c\"B\n\x0c\x41\x63knowledged\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\x99\x01\n\x0b\x46inishTrial\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x32\n\x06totals\x18\x02 \x03(\x0b\x32\".heapgate.telemetry.v1.StreamTotal\x12\x12\n\ntrial_json\x18\x03 \x01(\x0c\x12\x13\n\x0bservice_log\x18\x04 \x01(\x0c\x12\x0c\n\x04part\x18\x05 \x01(\r\x12\r\n\x05parts\x18\x06 \x03(\r\"L\n\x0bStreamTotal\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61tches\x18\x02 \x01(\x04\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"1\n\x08\x46inished\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64ifferences\x18\x02 \x03(\t\"+\n\x07Refused\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"h\n\x0c\x41\x62\x61ndonTrial\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08trial_id\x18\x02 \x01(\t\x12\x12\n\ntrial_json\x18\x03 \x01(\x0c\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x15\n\rsent_at_least\x18\x05 \x01(\x04\"\x9d\x01\n\tAbandoned\x12\x38\n\x04rows\x18\x01 \x03(\x0b\x32*.heapgate.telemetry.v1.Abandoned.RowsEntry\x12\x12\n\ntrial_json\x18\x02 \x01(\x0c\x12\x15\n\rsealed_before\x18\x03 \x01(\x08\x1a+\n\tRowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xb4\x01\n\tTelemetry\x12U\n\x07Publish\x12 .heapgate.telemetry.v1.FromAgent\x1a$.heapgate.telemetry.v1.FromCollector(\x01\x30\x01\x12P\n\x07\x41\x62\x61ndon\x12#.heapgate.telemetry.v1.AbandonTrial\x1a .heapgate.telemetry.v1.Abandonedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,28 +33,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPENED_LASTSEQUENCEENTRY']._loaded_options = None
   _globals['_OPENED_LASTSEQUENCEENTRY']._serialized_options = b'8\001'
+  _globals['_ABANDONED_ROWSENTRY']._loaded_options = None
+  _globals['_ABANDONED_ROWSENTRY']._serialized_options = b'8\001'
   _globals['_FROMAGENT']._serialized_start=56
   _globals['_FROMAGENT']._serialized_end=226
   _globals['_FROMCOLLECTOR']._serialized_start=229
   _globals['_FROMCOLLECTOR']._serialized_end=466
   _globals['_OPENTRIAL']._serialized_start=468
-  _globals['_OPENTRIAL']._serialized_end=537
-  _globals['_OPENED']._serialized_start=540
-  _globals['_OPENED']._serialized_end=691
-  _globals['_OPENED_LASTSEQUENCEENTRY']._serialized_start=640
-  _globals['_OPENED_LASTSEQUENCEENTRY']._serialized_end=691
-  _globals['_BATCH']._serialized_start=693
-  _globals['_BATCH']._serialized_end=785
-  _globals['_ACKNOWLEDGED']._serialized_start=787
-  _globals['_ACKNOWLEDGED']._serialized_end=853
-  _globals['_FINISHTRIAL']._serialized_start=855
-  _globals['_FINISHTRIAL']._serialized_end=979
-  _globals['_STREAMTOTAL']._serialized_start=981
-  _globals['_STREAMTOTAL']._serialized_end=1057
-  _globals['_FINISHED']._serialized_start=1059
-  _globals['_FINISHED']._serialized_end=1108
-  _globals['_REFUSED']._serialized_start=1110
-  _globals['_REFUSED']._serialized_end=1153
-  _globals['_TELEMETRY']._serialized_start=1155
-  _globals['_TELEMETRY']._serialized_end=1253
+  _globals['_OPENTRIAL']._serialized_end=551
+  _globals['_OPENED']._serialized_start=554
+  _globals['_OPENED']._serialized_end=705
+  _globals['_OPENED_LASTSEQUENCEENTRY']._serialized_start=654
+  _globals['_OPENED_LASTSEQUENCEENTRY']._serialized_end=705
+  _globals['_BATCH']._serialized_start=707
+  _globals['_BATCH']._serialized_end=799
+  _globals['_ACKNOWLEDGED']._serialized_start=801
+  _globals['_ACKNOWLEDGED']._serialized_end=867
+  _globals['_FINISHTRIAL']._serialized_start=870
+  _globals['_FINISHTRIAL']._serialized_end=1023
+  _globals['_STREAMTOTAL']._serialized_start=1025
+  _globals['_STREAMTOTAL']._serialized_end=1101
+  _globals['_FINISHED']._serialized_start=1103
+  _globals['_FINISHED']._serialized_end=1152
+  _globals['_REFUSED']._serialized_start=1154
+  _globals['_REFUSED']._serialized_end=1197
+  _globals['_ABANDONTRIAL']._serialized_start=1199
+  _globals['_ABANDONTRIAL']._serialized_end=1303
+  _globals['_ABANDONED']._serialized_start=1306
+  _globals['_ABANDONED']._serialized_end=1463
+  _globals['_ABANDONED_ROWSENTRY']._serialized_start=1420
+  _globals['_ABANDONED_ROWSENTRY']._serialized_end=1463
+  _globals['_TELEMETRY']._serialized_start=1466
+  _globals['_TELEMETRY']._serialized_end=1646
 # @@protoc_insertion_point(module_scope)

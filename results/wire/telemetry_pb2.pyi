@@ -98,19 +98,25 @@ class OpenTrial(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     TRIAL_ID_FIELD_NUMBER: _builtins.int
     SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     trial_id: _builtins.str
     schema_version: _builtins.int
+    part: _builtins.int
+    """Part is 0 for the service's own node, which seals the trial; 1 and more for a load node, whose
+    streams are called after it: `requests-1`.
+    """
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         trial_id: _builtins.str = ...,
         schema_version: _builtins.int = ...,
+        part: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "schema_version", b"schema_version", "trial_id", b"trial_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "run_id", b"run_id", "schema_version", b"schema_version", "trial_id", b"trial_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,7 +182,7 @@ class Batch(_message.Message):
     ARROW_IPC_FIELD_NUMBER: _builtins.int
     trial_id: _builtins.str
     stream: _builtins.str
-    """Stream is the table's name."""
+    """Stream is the table's name, with `-` and the part for that of a load node."""
     sequence: _builtins.int
     """Sequence counts from 1 without gaps within a stream."""
     rows: _builtins.int
@@ -227,7 +233,9 @@ Global___Acknowledged: _TypeAlias = Acknowledged  # noqa: Y015
 
 @_typing.final
 class FinishTrial(_message.Message):
-    """FinishTrial: no more batches will come; compare and seal."""
+    """FinishTrial: no more batches will come. Of a part: compare its own streams. Of the main part:
+    compare, and seal the whole trial.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -235,13 +243,22 @@ class FinishTrial(_message.Message):
     TOTALS_FIELD_NUMBER: _builtins.int
     TRIAL_JSON_FIELD_NUMBER: _builtins.int
     SERVICE_LOG_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     trial_id: _builtins.str
     trial_json: _builtins.bytes
     """Trial_json is the trial's record, to be completed with the archive's own counts."""
     service_log: _builtins.bytes
     """Service_log is the service's own standard output and error, without trace lines."""
+    part: _builtins.int
     @_builtins.property
     def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamTotal]: ...
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Parts are those that the trial consists of beside the main one; one that has not finished is a
+        difference.
+        """
+
     def __init__(
         self,
         *,
@@ -249,10 +266,12 @@ class FinishTrial(_message.Message):
         totals: _abc.Iterable[Global___StreamTotal] | None = ...,
         trial_json: _builtins.bytes = ...,
         service_log: _builtins.bytes = ...,
+        part: _builtins.int = ...,
+        parts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["service_log", b"service_log", "totals", b"totals", "trial_id", b"trial_id", "trial_json", b"trial_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "parts", b"parts", "service_log", b"service_log", "totals", b"totals", "trial_id", b"trial_id", "trial_json", b"trial_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,3 +358,90 @@ class Refused(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Refused: _TypeAlias = Refused  # noqa: Y015
+
+@_typing.final
+class AbandonTrial(_message.Message):
+    """AbandonTrial: the node is lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TRIAL_ID_FIELD_NUMBER: _builtins.int
+    TRIAL_JSON_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    SENT_AT_LEAST_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    trial_id: _builtins.str
+    trial_json: _builtins.bytes
+    """Trial_json is the trial's record as the driver knows it."""
+    why: _builtins.str
+    """Why and sent_at_least tell which node was lost, and how many requests it had told of."""
+    sent_at_least: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        trial_id: _builtins.str = ...,
+        trial_json: _builtins.bytes = ...,
+        why: _builtins.str = ...,
+        sent_at_least: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "sent_at_least", b"sent_at_least", "trial_id", b"trial_id", "trial_json", b"trial_json", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbandonTrial: _TypeAlias = AbandonTrial  # noqa: Y015
+
+@_typing.final
+class Abandoned(_message.Message):
+    """Abandoned: what the archive has of the trial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RowsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    TRIAL_JSON_FIELD_NUMBER: _builtins.int
+    SEALED_BEFORE_FIELD_NUMBER: _builtins.int
+    trial_json: _builtins.bytes
+    """Trial_json is the record as it was sealed."""
+    sealed_before: _builtins.bool
+    """Sealed_before: the node had finished the trial after all; its own record stands."""
+    @_builtins.property
+    def rows(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Rows by stream."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        trial_json: _builtins.bytes = ...,
+        sealed_before: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "sealed_before", b"sealed_before", "trial_json", b"trial_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Abandoned: _TypeAlias = Abandoned  # noqa: Y015

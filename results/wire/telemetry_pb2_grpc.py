@@ -39,6 +39,11 @@ class TelemetryStub:
                 request_serializer=results_dot_wire_dot_telemetry__pb2.FromAgent.SerializeToString,
                 response_deserializer=results_dot_wire_dot_telemetry__pb2.FromCollector.FromString,
                 _registered_method=True)
+        self.Abandon = channel.unary_unary(
+                '/heapgate.telemetry.v1.Telemetry/Abandon',
+                request_serializer=results_dot_wire_dot_telemetry__pb2.AbandonTrial.SerializeToString,
+                response_deserializer=results_dot_wire_dot_telemetry__pb2.Abandoned.FromString,
+                _registered_method=True)
 
 
 class TelemetryServicer:
@@ -51,6 +56,14 @@ class TelemetryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Abandon(self, request, context):
+        """Abandon seals a trial whose node is lost with what was acknowledged of it; only the run's
+        driver may. Nothing that comes for it afterwards is accepted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TelemetryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +71,11 @@ def add_TelemetryServicer_to_server(servicer, server):
                     servicer.Publish,
                     request_deserializer=results_dot_wire_dot_telemetry__pb2.FromAgent.FromString,
                     response_serializer=results_dot_wire_dot_telemetry__pb2.FromCollector.SerializeToString,
+            ),
+            'Abandon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Abandon,
+                    request_deserializer=results_dot_wire_dot_telemetry__pb2.AbandonTrial.FromString,
+                    response_serializer=results_dot_wire_dot_telemetry__pb2.Abandoned.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +105,33 @@ class Telemetry:
             '/heapgate.telemetry.v1.Telemetry/Publish',
             results_dot_wire_dot_telemetry__pb2.FromAgent.SerializeToString,
             results_dot_wire_dot_telemetry__pb2.FromCollector.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Abandon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heapgate.telemetry.v1.Telemetry/Abandon',
+            results_dot_wire_dot_telemetry__pb2.AbandonTrial.SerializeToString,
+            results_dot_wire_dot_telemetry__pb2.Abandoned.FromString,
             options,
             channel_credentials,
             insecure,

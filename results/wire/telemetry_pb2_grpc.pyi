@@ -40,12 +40,20 @@ class TelemetryStub:
     def __new__(cls, channel: _aio.Channel) -> TelemetryAsyncStub: ...
     Publish: _grpc.StreamStreamMultiCallable[_telemetry_pb2.FromAgent, _telemetry_pb2.FromCollector]
     """Publish carries the batches of a node's trials, and the acknowledgements back."""
+    Abandon: _grpc.UnaryUnaryMultiCallable[_telemetry_pb2.AbandonTrial, _telemetry_pb2.Abandoned]
+    """Abandon seals a trial whose node is lost with what was acknowledged of it; only the run's
+    driver may. Nothing that comes for it afterwards is accepted.
+    """
 
 @_typing.type_check_only
 class TelemetryAsyncStub(TelemetryStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Publish: _aio.StreamStreamMultiCallable[_telemetry_pb2.FromAgent, _telemetry_pb2.FromCollector]  # type: ignore[assignment]
     """Publish carries the batches of a node's trials, and the acknowledgements back."""
+    Abandon: _aio.UnaryUnaryMultiCallable[_telemetry_pb2.AbandonTrial, _telemetry_pb2.Abandoned]  # type: ignore[assignment]
+    """Abandon seals a trial whose node is lost with what was acknowledged of it; only the run's
+    driver may. Nothing that comes for it afterwards is accepted.
+    """
 
 class TelemetryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -55,5 +63,15 @@ class TelemetryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_telemetry_pb2.FromCollector], _abc.AsyncIterator[_telemetry_pb2.FromCollector]]:
         """Publish carries the batches of a node's trials, and the acknowledgements back."""
+
+    @_abc_1.abstractmethod
+    def Abandon(
+        self,
+        request: _telemetry_pb2.AbandonTrial,
+        context: _ServicerContext,
+    ) -> _typing.Union[_telemetry_pb2.Abandoned, _abc.Awaitable[_telemetry_pb2.Abandoned]]:
+        """Abandon seals a trial whose node is lost with what was acknowledged of it; only the run's
+        driver may. Nothing that comes for it afterwards is accepted.
+        """
 
 def add_TelemetryServicer_to_server(servicer: TelemetryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
