@@ -93,7 +93,7 @@ def _services(
     demand = _described(group.count, group.os, group.labels, group.node_class)
     if len(by_class) > 1:
         found = "; ".join(f"{len(own)} × {kind}" for kind, own in by_class.items())
-        text = f"{demand} of one class is wanted, there are {found}: choose with `class:` or labels"
+        text = f"{demand} of one class wanted, there are {found}: choose with `class:` or labels"
         raise _lacks(matrix, name, text)
     raise _lacks(matrix, name, _no_node(demand, group, free, entries))
 

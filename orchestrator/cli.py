@@ -524,3 +524,7 @@ def _discard_output() -> None:
     from orchestrator.output import discard_output
 
     discard_output()
+
+
+if __name__ == "__main__":
+    main()

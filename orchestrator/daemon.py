@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -33,7 +33,8 @@ if sys.platform == "win32":
 class Daemon:
     """One daemon by its folder; `name` is what messages call it."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, grpc_verbosity: str = "NONE") -> None:
+        self._grpc_verbosity = grpc_verbosity
         self.folder = folder
         self.name = name
         self._lock = FileLock(folder / "lock")
@@ -67,21 +68,35 @@ class Daemon:
         """The daemon ends."""
         self._lock.release()
 
-    def start(self, module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def start(self, module: str) -> subprocess.Popen[bytes]:
         """Start it detached from this terminal."""
         self._file("ready").unlink(missing_ok=True)
         _shorten(self.log)
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", module],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env=os.environ | self._environment(),
                 creationflags=_DETACHED,
                 start_new_session=sys.platform != "win32",
             )
+
+    def become(self, module: str) -> NoReturn:
+        """Be it in this very terminal, for a service manager."""
+        environment = os.environ | self._environment()
+        command = [sys.executable, "-m", module]
+        if sys.platform == "win32":  # there a new process would take the place, and its parent end
+            sys.exit(subprocess.call(command, env=environment))
+        os.execve(sys.executable, command, environment)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "GRPC_VERBOSITY": self._grpc_verbosity,
+        }
 
     def wait_ready(self, process: subprocess.Popen[bytes], timeout_s: float) -> None:
         """Return when it works. Raises EnvironmentLacks with its last words when it does not."""

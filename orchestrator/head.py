@@ -19,7 +19,7 @@ from orchestrator.members import Members
 from orchestrator.pki import AUTHORITY_DAYS
 from orchestrator.raynode import LOOPBACK, START_TIMEOUT_S, RayProcesses, free_port
 from results.errors import EnvironmentLacks, UserError
-from results.secure import add_port, say
+from results.secure import add_port, joined_address, log_failed_handshakes, say
 from results.timeserver import TimeServer
 from results.wire import cluster_pb2_grpc as wire_grpc
 
@@ -40,8 +40,8 @@ class Started:
     @property
     def join_line(self) -> str:
         """The line for every machine that shall join."""
-        where = f"[{self.address}]" if ":" in self.address else self.address
-        return f"bench node join {where}:{self.port} --secret {SECRET_NAME}"
+        where = joined_address(self.address, self.port)
+        return f"bench node join {where} --secret {SECRET_NAME}"
 
 
 def prepare_head(
@@ -169,8 +169,8 @@ class HeadDaemon:
     def _where(self) -> tuple[str, str]:
         """Session and address of Ray's head; empty while it is not there."""
         settings = self._settings
-        where = f"[{settings.address}]" if ":" in settings.address else settings.address
-        return self._session, f"{where}:{settings.ray_port}" if self._session else ""
+        where = joined_address(settings.address, settings.ray_port)
+        return self._session, where if self._session else ""
 
     def _start_ray(self) -> None:
         settings = self._settings
@@ -209,6 +209,7 @@ def run_head(state: HeadState) -> None:
 
 def main() -> None:
     """The daemon's process: everything it needs is in the state folder."""
+    log_failed_handshakes()
     try:
         run_head(HeadState())
     except (EnvironmentLacks, UserError) as error:

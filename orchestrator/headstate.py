@@ -38,7 +38,7 @@ from orchestrator.pki import (
 )
 from orchestrator.raynode import LOOPBACK, ray_environment
 from results.errors import EnvironmentLacks, UserError
-from results.secure import AUTHORITY, CERTIFICATE
+from results.secure import AUTHORITY, CERTIFICATE, VERBOSITY
 from workers.leases import state_folder
 
 SECRET_DAYS = 30
@@ -96,7 +96,7 @@ class HeadState:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cluster_folder() / "head"
-        self.daemon = Daemon(self.folder, "the head")
+        self.daemon = Daemon(self.folder, "the head", VERBOSITY)
 
     @property
     def tls_folder(self) -> Path:

@@ -47,7 +47,8 @@ def start_head(
     settings = state.settings()
     started = head.Started(settings.address, settings.port, state.secret_path, already=False)
     _tell_head(console, started)
-    head.run_head(state)
+    sys.stdout.flush()
+    state.daemon.become("orchestrator.head")
 
 
 def _tell_head(console: Console, started: Started) -> None:

@@ -16,7 +16,7 @@ import grpc
 from orchestrator.headstate import HeadState
 from orchestrator.members import LOST_AFTER_S
 from results.errors import EnvironmentLacks, HeapgateError, UserError
-from results.secure import CERTIFICATE, open_channel
+from results.secure import CERTIFICATE, joined_address, open_channel
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
 from workers.leases import Driver
@@ -91,11 +91,10 @@ def current_cluster() -> Cluster | None:
         settings = state.settings()
     except EnvironmentLacks:
         return None
-    where = f"[{settings.address}]" if ":" in settings.address else settings.address
     return Cluster(
         address=settings.address,
         port=settings.port,
-        ray_address=f"{where}:{settings.ray_port}",
+        ray_address=joined_address(settings.address, settings.ray_port),
         tls_folder=state.tls_folder,
         ray_token_path=state.ray_token_path,
     )
@@ -184,12 +183,12 @@ def _head(cluster: Cluster) -> Iterator[wire_grpc.ClusterStub]:
     refuse_expired(
         cluster.tls_folder, "the head's certificate", "bench node leave; bench node head"
     )
-    where = f"[{cluster.address}]" if ":" in cluster.address else cluster.address
+    where = joined_address(cluster.address, cluster.port)
     try:
-        with open_channel(f"{where}:{cluster.port}", cluster.tls_folder) as channel:
+        with open_channel(where, cluster.tls_folder) as channel:
             yield wire_grpc.ClusterStub(channel)
     except grpc.RpcError as error:
-        raise in_our_words(error, f"the head at {where}:{cluster.port}") from error
+        raise in_our_words(error, f"the head at {where}") from error
 
 
 def refuse_expired(tls_folder: Path, whose: str, remedy: str) -> None:
