@@ -21,14 +21,15 @@ if sys.platform == "win32":
     _EPOCH_100NS = 116_444_736_000_000_000
     """1970-01-01 in FILETIME's count of 100 ns since 1601-01-01 (UTC)."""
 
-    def _utc_ns() -> int:
+    def wall_ns() -> int:
+        """This machine's UTC as its own clock has it, in nanoseconds since the epoch."""
         now = ctypes.c_uint64()
         _precise_time(ctypes.byref(now))
         return (now.value - _EPOCH_100NS) * 100
 
 else:
     steady_ns = time.monotonic_ns
-    _utc_ns = time.time_ns
+    wall_ns = time.time_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class ClockMap:
         best: ClockMap | None = None
         for _ in range(rounds):
             before_ns = steady_ns()
-            utc_ns = _utc_ns()
+            utc_ns = wall_ns()
             after_ns = steady_ns()
             error_ns = (after_ns - before_ns + 1) // 2
             if best is None or error_ns < best.error_ns:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from results import validity
-from results.clock import ClockMap
+from results.clock import ClockMap, steady_ns
 from results.errors import HeapgateError, Interrupted
 from results.record import (
     ExitRecord,
@@ -194,7 +193,7 @@ class Trial:
     def _idle(self) -> None:
         self._begin("idle", self.spec.phases.idle_ns)
         self._start_endpoint()
-        self._watch_until(time.monotonic_ns() + self.spec.phases.idle_ns)
+        self._watch_until(steady_ns() + self.spec.phases.idle_ns)
 
     def _start_endpoint(self) -> None:
         metrics = self.spec.service.metrics
@@ -218,7 +217,7 @@ class Trial:
         self._begin("warmup")
         generator.wait_ready(timeout_s=30.0)
         generator.prepare(timeout_s=60.0)
-        start_ns = time.monotonic_ns() + generator.lead_ns
+        start_ns = steady_ns() + generator.lead_ns
         generator.go(start_ns, self._clock.utc_ns(start_ns))
         self._phase_ends_ns = self._clock.utc_ns(start_ns + phases.warmup_ns)
         self._watch_until(start_ns + phases.warmup_ns)
@@ -243,7 +242,7 @@ class Trial:
                 self._findings.append(validity.scenario_failed(event["message"][0]))
 
     def _cool_down(self) -> None:
-        self._watch_until(time.monotonic_ns() + self.spec.phases.cooldown_ns)
+        self._watch_until(steady_ns() + self.spec.phases.cooldown_ns)
 
     def _tear_down(self) -> TrialRecord:
         self._begin("teardown")
@@ -333,7 +332,7 @@ class Trial:
     def _watch_until(self, deadline_ns: int) -> None:
         """Wait for a monotonic instant. Raises when the service dies or the run is stopped."""
         while True:
-            left_s = (deadline_ns - time.monotonic_ns()) / 1e9
+            left_s = (deadline_ns - steady_ns()) / 1e9
             if left_s <= 0:
                 return
             if self._stop.is_set():
@@ -384,7 +383,7 @@ class Trial:
             "trial_id": self.spec.trial_id,
             "phase": self._phase,
             "phase_left_ns": max(0, self._phase_ends_ns - now_ns) if self._phase_ends_ns else None,
-            "rss_bytes": latest.rss_bytes if latest else None,
+            "rss_bytes": latest.resident_bytes if latest else None,
             "rate_rps": live.rate_rps if live else None,
             "sent": live.sent if live else 0,
             "failed": live.failed if live else 0,

@@ -20,6 +20,7 @@ from results.clock import ClockMap
 from results.schema import MEMORY
 from workers.limits import Limiter, open_limiter
 from workers.limits.none import NoLimits
+from workers.sampling import windows as windows_sampling
 from workers.sampling.cores import CoreUsage
 from workers.sampling.linux import (
     MemorySample,
@@ -263,8 +264,12 @@ def make_loop(
     return SampleLoop(pid, limiter, interval_ns=interval_ns, **others)
 
 
-def test_the_columns_are_those_of_the_memory_table() -> None:
-    assert list(COLUMNS) == MEMORY.arrow.names
+def test_both_systems_columns_make_the_memory_table() -> None:
+    here, windows = set(COLUMNS), {"time_ns", "phase", *windows_sampling.MemorySample._fields}
+    assert here | windows == set(MEMORY.arrow.names)
+    # Only what means the same on both may share a column.
+    shared = {"time_ns", "phase", "processes", "threads", "cpu_user_ns", "cpu_system_ns"}
+    assert here & windows == shared
 
 
 def test_rows_come_at_their_instants(puppet: Puppet) -> None:

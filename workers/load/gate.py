@@ -7,12 +7,12 @@ imports neither gevent nor Locust.
 from __future__ import annotations
 
 import random
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from results.clock import steady_ns
 from workers.load.arrivals import Offsets
 
 
@@ -51,14 +51,14 @@ class Gate:
         if self._backlog:
             self.busy += 1
             # The generator's own delay counts from when this user became free: now.
-            return self._begin(self._backlog.popleft(), time.monotonic_ns())
+            return self._begin(self._backlog.popleft(), steady_ns())
         slot = self._make_slot()
         self._free[kind].append(slot)
         intended_ns = slot.get()
         return self._begin(intended_ns, intended_ns)
 
     def _begin(self, intended_ns: int, possible_ns: int) -> Arrival:
-        lag_ns = max(0, time.monotonic_ns() - possible_ns)
+        lag_ns = max(0, steady_ns() - possible_ns)
         self.lags_ns.append(lag_ns)
         return Arrival(intended_ns, lag_ns)
 
@@ -78,7 +78,7 @@ class Gate:
 
     def let_in_due(self) -> None:
         """Let in every arrival whose instant has come."""
-        now_ns = time.monotonic_ns()
+        now_ns = steady_ns()
         while self._next < len(self._instants_ns) and self._instants_ns[self._next] <= now_ns:
             self._let_in(self._instants_ns[self._next])
             self._next += 1

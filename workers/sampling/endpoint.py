@@ -10,12 +10,11 @@ import http.client
 import json
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from results.clock import ClockMap
+from results.clock import ClockMap, steady_ns
 from workers.spec import EndpointSpec
 
 Sink = Callable[[dict[str, list[Any]]], object]
@@ -158,13 +157,13 @@ class EndpointReader:
             raise self._fault
 
     def _run(self) -> None:
-        due_ns = time.monotonic_ns()
+        due_ns = steady_ns()
         try:
             while True:
                 self._read()
-                late_ns = max(0, time.monotonic_ns() - due_ns)
+                late_ns = max(0, steady_ns() - due_ns)
                 due_ns += (late_ns // self._interval_ns + 1) * self._interval_ns
-                if self._stop.wait(max(0, due_ns - time.monotonic_ns()) / 1e9):
+                if self._stop.wait(max(0, due_ns - steady_ns()) / 1e9):
                     return
         except Exception as error:
             self._fault = error

@@ -13,13 +13,12 @@ import os
 import re
 import selectors
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from results.clock import ClockMap
+from results.clock import ClockMap, steady_ns
 
 Sink = Callable[[dict[str, list[Any]]], object]
 """Takes rows as columns."""
@@ -227,14 +226,14 @@ class StderrReader:
         self._log.close()
 
     def _read_all(self, selector: selectors.BaseSelector) -> None:
-        flush_ns = time.monotonic_ns() + FLUSH_EVERY_NS
+        flush_ns = steady_ns() + FLUSH_EVERY_NS
         while selector.get_map() and not self._stop.is_set():
             for key, _ in selector.select(POLL_S):
                 if not self._read(key.fd):
                     selector.unregister(key.fd)
-            if time.monotonic_ns() >= flush_ns:
+            if steady_ns() >= flush_ns:
                 self._flush()
-                flush_ns = time.monotonic_ns() + FLUSH_EVERY_NS
+                flush_ns = steady_ns() + FLUSH_EVERY_NS
 
     def _read(self, descriptor: int) -> bool:
         """Take what is there; False at the end of the pipe."""

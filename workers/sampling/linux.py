@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
+from results.clock import steady_ns
+from results.record import PhasePeak
 from workers.limits.limiter import GroupCounters, Limiter
 
 DESCENDANTS_EVERY_NS = 1_000_000_000
@@ -58,6 +59,11 @@ class MemorySample(NamedTuple):
     cgroup_oom_kills: int | None
     pressure_some_ns: int | None
     pressure_full_ns: int | None
+
+    @property
+    def resident_bytes(self) -> int:
+        """What is resident, by this system's own measure."""
+        return self.rss_bytes
 
 
 class ProcessReading(NamedTuple):
@@ -149,7 +155,7 @@ class ProcessSampler:
         main = self._main.read() if self._main else None
         if main is None:
             return None
-        now_ns = time.monotonic_ns()
+        now_ns = steady_ns()
         if now_ns - self._listed_ns >= DESCENDANTS_EVERY_NS:
             self._listed_ns = now_ns
             self._refresh()
@@ -236,6 +242,47 @@ class ProcessSampler:
         parent is not found.
         """
         return self._limiter.processes() or descendants(self.main_pid)
+
+
+class PhasePeaks:
+    """The kernel's peaks by phase: each is reset when a phase begins.
+
+    Until a reset fails, they are those of the phase; the first one began with the process and its
+    group. A peak that could not be reset at the phase's start is None.
+    """
+
+    def __init__(self, sampler: ProcessSampler, limiter: Limiter) -> None:
+        self._sampler = sampler
+        self._limiter = limiter
+        self._rss_is_phase = self._group_is_phase = True
+        self._sampled_bytes = self._others_bytes = 0
+
+    def seen(self, sample: MemorySample, begun: bool) -> MemorySample:
+        """Note a sample; gives it without the peaks that are not those of its phase.
+
+        Between the phase's change and the reset (not `begun`) both are still the old phase's.
+        """
+        if not begun:
+            return sample._replace(peak_rss_bytes=None, cgroup_peak_bytes=None)
+        self._sampled_bytes = max(self._sampled_bytes, sample.rss_bytes)
+        self._others_bytes = max(self._others_bytes, self._sampler.others_rss_bytes)
+        return sample if self._rss_is_phase else sample._replace(peak_rss_bytes=None)
+
+    def begin(self, previous: str) -> PhasePeak:
+        """The peaks of the phase that has ended; begins new ones."""
+        group = self._limiter.read()
+        rss = self._sampler.peak_rss_bytes()
+        peak = PhasePeak(
+            previous,
+            rss if self._rss_is_phase else None,
+            group.peak_bytes if group and self._group_is_phase else None,
+            self._sampled_bytes or None,
+            self._others_bytes or None,
+        )
+        self._sampled_bytes = self._others_bytes = 0
+        self._rss_is_phase = self._sampler.reset_peak()
+        self._group_is_phase = self._limiter.reset_peak()
+        return peak
 
 
 def _parent_of(pid: int) -> int:

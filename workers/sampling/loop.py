@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from results.clock import ClockMap
+from results.clock import ClockMap, steady_ns
 from results.record import PhasePeak
 from workers.limits.limiter import Limiter
-from workers.sampling.linux import MemorySample, ProcessSampler
+from workers.sampling.system import MemorySample, PhasePeaks, ProcessSampler
 
 Sink = Callable[[dict[str, list[Any]]], object]
 """Takes rows as columns."""
@@ -24,8 +24,7 @@ FLUSH_EVERY_NS = 2_000_000_000
 """Handing rows over costs more than taking a sample, so it is not done more often than this."""
 
 COLUMNS = ("time_ns", "phase", *MemorySample._fields)
-_PEAK = COLUMNS.index("peak_rss_bytes")
-_GROUP_PEAK = COLUMNS.index("cgroup_peak_bytes")
+"""The memory table's columns that this system has; the others are null."""
 
 
 class SampleLoop:
@@ -50,7 +49,7 @@ class SampleLoop:
         if not INTERVAL_MIN_NS <= interval_ns <= INTERVAL_MAX_NS:
             raise ValueError(f"sampling interval must be 10 ms to 1 s, not {interval_ns} ns")
         self._sampler = ProcessSampler(pid, limiter)
-        self._limiter = limiter
+        self._peaks = PhasePeaks(self._sampler, limiter)
         self._interval_ns = interval_ns
         self._sink = sink
         self._phase = phase
@@ -63,11 +62,7 @@ class SampleLoop:
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._rows: list[tuple[Any, ...]] = []
         self._untold_gaps = 0
-        # Until a reset fails, the kernel's peaks are those of this phase; the first phase began
-        # with the process and its group.
         self._peaks_phase = phase()
-        self._rss_peak_is_phase = self._group_peak_is_phase = True
-        self._sampled_peak_bytes = self._others_peak_bytes = 0
         self._failure: Exception | None = None
         self.latest: MemorySample | None = None
         self.gaps = 0
@@ -92,22 +87,10 @@ class SampleLoop:
     def begin_phase(self, previous: str) -> PhasePeak:
         """Call right after the phase changed: gives the ended phase's peaks, begins new ones.
 
-        A peak that could not be reset at the ended phase's start, or can't be read any more, is
-        None there.
+        A peak that is not known to be the ended phase's, or can't be read any more, is None there.
         """
         with self._lock:
-            group = self._limiter.read()
-            rss = self._sampler.peak_rss_bytes()
-            peak = PhasePeak(
-                previous,
-                rss if self._rss_peak_is_phase else None,
-                group.peak_bytes if group and self._group_peak_is_phase else None,
-                self._sampled_peak_bytes or None,
-                self._others_peak_bytes or None,
-            )
-            self._sampled_peak_bytes = self._others_peak_bytes = 0
-            self._rss_peak_is_phase = self._sampler.reset_peak()
-            self._group_peak_is_phase = self._limiter.reset_peak()
+            peak = self._peaks.begin(previous)
             self._peaks_phase = self._phase()
         return peak
 
@@ -131,22 +114,22 @@ class SampleLoop:
             self._failure = error
 
     def _sample_until_stopped(self) -> None:
-        due_ns = time.monotonic_ns()
+        due_ns = steady_ns()
         flush_ns = due_ns + FLUSH_EVERY_NS
         while self._take():
-            now_ns = time.monotonic_ns()
+            now_ns = steady_ns()
             if now_ns >= flush_ns:
                 self._flush()
                 flush_ns = now_ns + FLUSH_EVERY_NS
             due_ns = self._next_due(due_ns)
-            if self._stop.acquire(timeout=max(0, due_ns - time.monotonic_ns()) / 1e9):
+            if self._stop.acquire(timeout=max(0, due_ns - steady_ns()) / 1e9):
                 break
         self._flush()
 
     def _next_due(self, due_ns: int) -> int:
         """The next instant that is still ahead; those that passed meanwhile are gaps."""
         due_ns += self._interval_ns
-        late_ns = time.monotonic_ns() - due_ns
+        late_ns = steady_ns() - due_ns
         if late_ns < 0:
             return due_ns
         missed = late_ns // self._interval_ns + 1
@@ -157,27 +140,15 @@ class SampleLoop:
     def _take(self) -> bool:
         """One sample; False when the main process has ended."""
         with self._lock:
-            time_ns, phase = time.monotonic_ns(), self._phase()
+            time_ns, phase = steady_ns(), self._phase()
             sample = self._sampler.sample()
             if sample is None:
                 return False
-            self._rows.append(self._row(time_ns, phase, sample))
+            row = self._peaks.seen(sample, phase == self._peaks_phase)
+            self._rows.append((self._clock.utc_ns(time_ns), phase, *row))
             self.latest = sample
             self.samples += 1
         return True
-
-    def _row(self, time_ns: int, phase: str, sample: MemorySample) -> tuple[Any, ...]:
-        # Between the phase's change and the reset, the kernel's peaks are still the old phase's.
-        peaks_hold = phase == self._peaks_phase
-        row = (self._clock.utc_ns(time_ns), phase, *sample)
-        if not (peaks_hold and self._rss_peak_is_phase):
-            row = _without(row, _PEAK)
-        if not peaks_hold:
-            return _without(row, _GROUP_PEAK)
-        self._sampled_peak_bytes = max(self._sampled_peak_bytes, sample.rss_bytes)
-        others_bytes = self._sampler.others_rss_bytes
-        self._others_peak_bytes = max(self._others_peak_bytes, others_bytes)
-        return row
 
     def _flush(self) -> None:
         with self._lock:
@@ -189,8 +160,3 @@ class SampleLoop:
             text = f"{missed} sampling instants passed without a sample"
             self._on_event("sample_gap", "warning", text, float(missed))
         self.cpu_ns = time.thread_time_ns()
-
-
-def _without(row: tuple[Any, ...], index: int) -> tuple[Any, ...]:
-    """The row with one value unknown."""
-    return (*row[:index], None, *row[index + 1 :])
