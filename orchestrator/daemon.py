@@ -90,7 +90,7 @@ class Daemon:
         command = [sys.executable, "-m", module]
         if sys.platform == "win32":  # there a new process would take the place, and its parent end
             sys.exit(subprocess.call(command, env=environment))
-        os.execve(sys.executable, command, environment)
+        os.execve(sys.executable, command, environment)  # noqa: S606
 
     def _environment(self) -> dict[str, str]:
         return {
