@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 from orchestrator.cluster import Node
 from orchestrator.ongoing import Run
 from results import validity
+from results.control import abandon_trial
 from results.errors import HeapgateError
 from results.record import TrialRecord
 from results.schema import SCHEMA_VERSION
@@ -17,18 +17,18 @@ from workers.spec import TrialSpec, to_plain
 def seal_lost(run: Run, node: Node, spec: TrialSpec, why: str) -> TrialRecord:
     """Seal the trial that was running on a lost node with what the collector has of it.
 
-    The record's load is not known, as its account died with the node: what the node last told of
-    it is the least that had been sent.
+    Its load's account died with the node: what the node last told is the least that had been sent.
+    Where the node had finished the trial after all, its own record is the answer.
     """
     record = _record(run, node, spec)
     told = int(node.last_snapshot.get("sent") or 0)
-    if run.collector:
-        from results.control import abandon_trial
-
-        with suppress(HeapgateError):  # a dead collector: its partial files stay readable
-            return abandon_trial(run.collector, record, why=why, sent_at_least=told)
-    record.findings.append(validity.node_lost(why, sent_at_least=told, archived=0))
-    return record
+    try:
+        assert run.collector
+        return abandon_trial(run.collector, record, why=why, sent_at_least=told)
+    except HeapgateError as error:  # what the collector has is on disk, as a partial trial
+        text = f"{why}; {error}"
+        record.findings.append(validity.node_lost(text, sent_at_least=told, archived=0))
+        return record
 
 
 def _record(run: Run, node: Node, spec: TrialSpec) -> TrialRecord:

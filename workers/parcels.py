@@ -49,7 +49,9 @@ class Parcels:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(prefix="new-", dir=self._root))
-            (made / Path(name).name).write_bytes(data)
+            kept = made / Path(name).name
+            kept.write_bytes(data)
+            kept.chmod(0o755)
             _into_place(made, self._root / digest)
         except OSError as error:
             raise EnvironmentLacks(f"can't keep {name} in {self._root}: {error}") from error
