@@ -4,6 +4,7 @@
     <archive>/<run_id>/trials/<trial_id>/memory.arrow, requests.arrow, …, trial.json, service.log,
                                          SHA256SUMS
 
+The requests of load nodes are in `requests-1.arrow`, `requests-2.arrow` …: parts of one table.
 A trial's folder is called `<trial_id>.partial` until it is sealed.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 from results.errors import EnvironmentLacks, UserError
 from results.files import RUN_FILES, write_sums, write_whole
 from results.record import Finding, TrialRecord
+from results.streams import stream_of, table_of
 
 PARTIAL = ".partial"
 _ARROW_END = b"ARROW1"
@@ -146,7 +148,11 @@ def _record(path: Path) -> TrialRecord | None:
     """None for a `trial.json` that can't be read: its trial counts as missing."""
     try:
         record = TrialRecord.read(path)
-        tables = [path.with_name(f"{name}.arrow") for name, rows in record.rows.items() if rows]
+        tables = [
+            path.with_name(f"{stream_of(*table_of(name))}.arrow")
+            for name, rows in record.rows.items()
+            if rows
+        ]
         lost = sorted(table.name for table in tables if not is_whole(table))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

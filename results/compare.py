@@ -1,23 +1,22 @@
 """Default against optimised: one table for each workload, node class and candidate.
 
-A trial is one observation; comparison is within blocks. Only valid trials are compared; the others
+A trial is one observation; comparison is within blocks, and a block is on one node: neither two
+node classes nor two nodes of a class are ever paired. Only valid trials are compared; the others
 are listed with their reasons. The verdict words are: better, worse, no difference shown,
-equivalent (±margin), invalid (why); beside them `needs N blocks` where no test could decide and
-`n/a (why)` where no trial has the figure.
+equivalent (±margin), invalid (why); beside them `trimmed, not saved` (`results/trimming.py`),
+`needs N blocks` where no test could decide and `n/a (why)` where no trial has the figure.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from results.errors import UserError
-from results.metrics import METRICS, Metric
-from results.record import TrialRecord, planned_id
+from results.metrics import Metric, metrics_on, named_on
 from results.statistics import (
     Interval,
     PairedShift,
@@ -32,20 +31,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BlockKey = tuple[str, int]
-RESIDUE: Final[dict[str, Callable[[TrialRecord], Any]]] = {
-    "kernel": lambda record: record.node.get("kernel"),
-    "CPU governor": lambda record: record.node.get("governor"),
-    "huge pages": lambda record: record.node.get("huge_pages"),
-    "Heapgate's version": lambda record: record.versions.get("heapgate"),
-    "Locust's version": lambda record: record.versions.get("locust"),
-    "sampling interval": lambda record: record.spec.get("sampling_interval_ns"),
-}
-"""What may move a figure and is in no column: trials of one table should agree in it."""
+PairKey = tuple[str, int, str, str]
+"""Run, number of the block, group of nodes, node: what two trials share that may be paired."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One metric of one valid trial. A block is known by its run and number."""
+    """One metric of one valid trial. A block is known by its run and number, and by its place.
+
+    `place` is the group of nodes and the node; `os` is the system of the node class.
+    """
 
     block: BlockKey
     node_class: str
@@ -54,11 +49,24 @@ class Measurement:
     metric: str
     value: float | None
     """None: the trial can't tell."""
+    place: tuple[str, str] = ("", "")
+    os: str = "linux"
+
+    @property
+    def pair(self) -> PairKey:
+        """What the other half of a pair has too."""
+        return *self.block, *self.place
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to decide; from the run's document."""
+    """How to decide; from the run's document.
+
+    `primary` are metrics as the matrix names them: on a system that lacks one, its counterpart
+    decides (`results.metrics.named_on`). A margin is no such promise: it says which change of that
+    very figure does not matter to the user. The counterpart counts other pages, so a margin holds
+    for the metric that it names and for no other.
+    """
 
     baseline: str
     confidence: float = 0.95
@@ -69,6 +77,10 @@ class Settings:
     def alpha(self) -> float:
         """The error level."""
         return 1 - self.confidence
+
+    def decides(self, metric: Metric, system: str) -> bool:
+        """Whether a metric is primary on a system."""
+        return metric.name in named_on(system, self.primary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One candidate against the baseline, under one workload on one node class."""
+    """One candidate against the baseline, under one workload on one node class.
+
+    `nodes` are those of its pairs: the machines on which something was compared.
+    """
 
     workload: str
     node_class: str
@@ -103,11 +118,20 @@ class Table:
     rows: tuple[Row, ...]
     blocks: int
     """Blocks in which both have a valid trial."""
+    os: str = "linux"
+    nodes: tuple[str, ...] = ()
+
+    def row(self, name: str) -> Row | None:
+        """The row of a metric."""
+        return next((row for row in self.rows if row.metric.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All tables of the compared runs, and everything to know beside them."""
+    """All tables of the compared runs, and everything to know beside them.
+
+    `planned` are the blocks planned for a node class, `wine` the version where one ran under it.
+    """
 
     run_ids: tuple[str, ...]
     service: str
@@ -118,6 +142,17 @@ class Comparison:
     builds: dict[str, str]
     invalid: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
+    planned: dict[str, int] = field(default_factory=dict)
+    wine: dict[str, str] = field(default_factory=dict)
+
+    def planned_on(self, node_class: str) -> int:
+        """The blocks that a node class should have measured."""
+        return self.planned.get(node_class, self.planned_blocks)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The node classes of the tables, in their order."""
+        return tuple(dict.fromkeys(table.node_class for table in self.tables))
 
     @property
     def measured(self) -> bool:
@@ -134,15 +169,21 @@ class Comparison:
         return max(1, sum(row.primary for table in self.tables for row in table.rows))
 
 
+TableKey = tuple[str, str, str, str]
+"""System, node class, workload, candidate."""
+
+
 @dataclass(slots=True)
 class _Pairs:
     """The paired values of one metric of one candidate."""
 
-    table: tuple[str, str, str]
+    table: TableKey
     metric: Metric
     values: list[tuple[float, float]]
+    nodes: set[str]
     measured: bool
     """Whether any trial has the metric."""
+    primary: bool
 
     @property
     def relative(self) -> bool:
@@ -157,65 +198,84 @@ class _Pairs:
         return [b - a for a, b in self.values]
 
 
-def compare(measurements: Iterable[Measurement], settings: Settings) -> tuple[Table, ...]:
-    """Compare every configuration with the baseline. Pure: the same input, the same output."""
+def compare(
+    measurements: Iterable[Measurement],
+    settings: Settings,
+    working_set_limited: Collection[str] = (),
+) -> tuple[Table, ...]:
+    """Compare every configuration with the baseline. Pure: the same input, the same output.
+
+    `working_set_limited` are the configurations that asked for a limit of their working set.
+    """
+    from results.trimming import marked
+
     cells = _cells(measurements)
-    pairs = list(_paired(cells, settings.baseline))
+    pairs = list(_paired(cells, settings))
     shifts = [paired_shift(p.differences, settings.confidence) if p.values else None for p in pairs]
-    adjusted = _adjusted(pairs, shifts, settings)
-    contrasts = sum(p.metric.name in settings.primary for p in pairs)
-    rows: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    adjusted = _adjusted(pairs, shifts)
+    contrasts = sum(p.primary for p in pairs)
+    rows: dict[TableKey, list[Row]] = defaultdict(list)
+    nodes: dict[TableKey, set[str]] = defaultdict(set)
     for pair, shift, p_adjusted in zip(pairs, shifts, adjusted, strict=True):
         rows[pair.table].append(_row(pair, shift, p_adjusted, settings, contrasts))
-    return tuple(_table(key, made, settings.baseline) for key, made in rows.items())
+        nodes[pair.table] |= pair.nodes
+    return tuple(
+        Table(
+            workload=workload,
+            node_class=node_class,
+            baseline=settings.baseline,
+            candidate=candidate,
+            rows=marked(made, limited=candidate in working_set_limited),
+            blocks=max((row.pairs for row in made), default=0),
+            os=system,
+            nodes=tuple(sorted(nodes[system, node_class, workload, candidate])),
+        )
+        for (system, node_class, workload, candidate), made in rows.items()
+    )
 
 
-def _table(key: tuple[str, str, str], rows: list[Row], baseline: str) -> Table:
-    node_class, workload, candidate = key
-    blocks = max((row.pairs for row in rows), default=0)
-    return Table(workload, node_class, baseline, candidate, tuple(rows), blocks)
-
-
-Cells = dict[tuple[str, str], dict[str, dict[str, dict[BlockKey, float]]]]
+Cells = dict[tuple[str, str, str], dict[str, dict[str, dict[PairKey, float]]]]
 
 
 def _cells(measurements: Iterable[Measurement]) -> Cells:
-    """(node class, workload) → configuration → metric → block → value."""
+    """(system, node class, workload) → configuration → metric → pair → value."""
     cells: Cells = {}
     for m in measurements:
-        configurations = cells.setdefault((m.node_class, m.workload), {})
+        configurations = cells.setdefault((m.os, m.node_class, m.workload), {})
         metrics = configurations.setdefault(m.configuration, {})
         values = metrics.setdefault(m.metric, {})
         if m.value is not None:
-            values[m.block] = m.value
+            values[m.pair] = m.value
     return cells
 
 
-def _paired(cells: Cells, baseline: str) -> Iterable[_Pairs]:
-    for (node_class, workload), configurations in sorted(cells.items()):
-        base = configurations.get(baseline, {})
+def _paired(cells: Cells, settings: Settings) -> Iterable[_Pairs]:
+    for (system, node_class, workload), configurations in sorted(cells.items()):
+        base = configurations.get(settings.baseline, {})
         for candidate, metrics in sorted(configurations.items()):
-            if candidate == baseline:
+            if candidate == settings.baseline:
                 continue
-            for metric in METRICS.values():
+            for metric in metrics_on(system):
                 ours, theirs = base.get(metric.name, {}), metrics.get(metric.name, {})
                 if metric.name not in base and metric.name not in metrics:
                     continue
-                blocks = sorted(ours.keys() & theirs.keys())
-                values = [(ours[block], theirs[block]) for block in blocks]
+                common = sorted(ours.keys() & theirs.keys())
                 yield _Pairs(
-                    (node_class, workload, candidate), metric, values, bool(ours or theirs)
+                    table=(system, node_class, workload, candidate),
+                    metric=metric,
+                    values=[(ours[key], theirs[key]) for key in common],
+                    nodes={node for *_, node in common if node},
+                    measured=bool(ours or theirs),
+                    primary=settings.decides(metric, system),
                 )
 
 
-def _adjusted(
-    pairs: Sequence[_Pairs], shifts: Sequence[PairedShift | None], settings: Settings
-) -> list[float | None]:
+def _adjusted(pairs: Sequence[_Pairs], shifts: Sequence[PairedShift | None]) -> list[float | None]:
     """Holm over the primary contrasts of all tables; the others keep their own p."""
     family = [
         i
         for i, (pair, shift) in enumerate(zip(pairs, shifts, strict=True))
-        if pair.metric.name in settings.primary and shift
+        if pair.primary and shift
     ]
     found = [shift.p if shift else None for shift in shifts]
     corrected = holm([shift.p for i in family if (shift := shifts[i])])
@@ -231,7 +291,7 @@ def _row(
     settings: Settings,
     contrasts: int,
 ) -> Row:
-    primary = pair.metric.name in settings.primary
+    primary = pair.primary
     row = Row(
         metric=pair.metric,
         baseline=median(a for a, _ in pair.values) if pair.values else None,
@@ -298,117 +358,6 @@ def _equivalent(pair: _Pairs, margin: float, confidence: float) -> bool:
     return equivalent(pair.differences, math.log1p(-margin), math.log1p(margin), confidence)
 
 
-# From the archive
-
-
-def comparison_of(
-    run_ids: Sequence[str],
-    documents: Sequence[dict[str, Any]],
-    records: Sequence[TrialRecord],
-    measurements: Sequence[Measurement],
-) -> Comparison:
-    """Everything that is told about some runs of one service.
-
-    Raises UserError for runs that can't be compared: of other services, or with other baselines.
-    """
-    first = documents[0]
-    service = _only_one("services", documents, lambda d: str(d["service"]))
-    baseline = _only_one("baselines", documents, _baseline_of)
-    asked = first["comparison"]
-    settings = Settings(
-        baseline=baseline,
-        confidence=asked["confidence"],
-        primary=tuple(asked["primary"]),
-        margins=dict(asked["margins"]),
-    )
-    return Comparison(
-        run_ids=tuple(run_ids),
-        service=service,
-        settings=settings,
-        planned_blocks=sum(d["blocks"] for d in documents),
-        tables=compare(measurements, settings),
-        descriptions={r.workload: _described(r) for r in records},
-        builds=_builds(documents),
-        invalid=tuple(_invalid(records)),
-        warnings=tuple(_warnings(records)),
-    )
-
-
-def _only_one(
-    what: str, documents: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], str]
-) -> str:
-    """What all runs have in common; it is an error when they differ in it."""
-    found = sorted({of(document) for document in documents})
-    if len(found) > 1:
-        raise UserError(f"these runs can't be compared: they have {what} {' and '.join(found)}")
-    return found[0]
-
-
-def _baseline_of(document: dict[str, Any]) -> str:
-    return next(str(t["configuration"]) for t in document["planned"] if t["baseline"])
-
-
-def _builds(documents: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Configuration → what it was built with."""
-    return {
-        name: str(build.get("go_version") or "")
-        for document in documents
-        for name, build in document["builds"].items()
-    }
-
-
-def _described(record: TrialRecord) -> str:
-    """What traffic a workload is, from what the node was told."""
-    load = record.spec["load"]
-    scenario = str(load["scenario"]).rpartition("/")[2].removesuffix(".py")
-    if load["arrivals"]:
-        traffic = f"{load['arrivals']['kind']} {load['arrivals']['rate_rps']:g}/s"
-    else:
-        traffic = f"{load['users']} users, closed loop"
-    seconds = record.spec["phases"]["measure_ns"] / 1e9
-    return f"{scenario}, {traffic}, measured for {seconds:g} s"
-
-
-def _invalid(records: Sequence[TrialRecord]) -> Iterable[tuple[str, str]]:
-    repeated = {(r.run_id, planned_id(r.trial_id)) for r in records if r.valid}
-    for record in records:
-        if not record.valid:
-            reasons = "; ".join(f.text for f in record.findings if f.level == "invalid")
-            counts = (record.run_id, planned_id(record.trial_id)) in repeated
-            yield record.trial_id, f"{reasons} (its repetition counts)" if counts else reasons
-
-
-def _warnings(records: Sequence[TrialRecord]) -> Iterable[str]:
-    """What the tables hide, then each kind of warning once, with how many valid trials have it."""
-    yield from _residue([record for record in records if record.valid])
-    by_code: dict[str, list[str]] = defaultdict(list)
-    for record in records:
-        for finding in record.findings if record.valid else []:
-            if finding.level == "warning":
-                by_code[finding.code].append(finding.text)
-    for texts in by_code.values():
-        more = "" if len(texts) == 1 else f" (in {len(texts)} trials)"
-        yield f"{texts[0]}{more}"
-
-
-def _residue(records: Sequence[TrialRecord]) -> Iterable[str]:
-    """Trials that stand in one table and yet differ in something that it does not show."""
-    by_class: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in records:
-        by_class[record.node_class].append(record)
-    for node_class, own in sorted(by_class.items()):
-        for what, of in RESIDUE.items():
-            found = sorted({str(of(record)) for record in own})
-            if len(found) > 1:
-                yield f"the trials on {node_class} differ in {what}: {', '.join(found)}"
-    builds: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        builds[record.configuration].add(record.spec["service"]["binary"]["sha256"][:12])
-    for configuration, digests in sorted(builds.items()):
-        if len(digests) > 1:
-            yield f"{configuration} was measured in several builds: {', '.join(sorted(digests))}"
-
-
 def comparison_rows(comparison: Comparison) -> pa.Table:
     """The rows of the SQL view `comparison`."""
     import pyarrow as pa
@@ -416,10 +365,12 @@ def comparison_rows(comparison: Comparison) -> pa.Table:
     schema = pa.schema(
         [
             ("node_class", pa.string()),
+            ("os", pa.string()),
             ("workload", pa.string()),
             ("baseline", pa.string()),
             ("configuration", pa.string()),
             ("metric", pa.string()),
+            ("kind", pa.string()),
             ("unit", pa.string()),
             ("baseline_value", pa.float64()),
             ("candidate_value", pa.float64()),
@@ -443,10 +394,12 @@ def _plain(table: Table, row: Row) -> dict[str, Any]:
     change = row.change
     return {
         "node_class": table.node_class,
+        "os": table.os,
         "workload": table.workload,
         "baseline": table.baseline,
         "configuration": table.candidate,
         "metric": row.metric.name,
+        "kind": row.metric.kind,
         "unit": row.metric.unit,
         "baseline_value": row.baseline,
         "candidate_value": row.candidate,

@@ -26,6 +26,7 @@ import pyarrow as pa
 from results.archive import Archive
 from results.errors import HeapgateError, UserError
 from results.fragments import Trials, read_trials
+from results.record import group_of
 
 if TYPE_CHECKING:
     from results.compare import Comparison, Measurement
@@ -43,7 +44,10 @@ VIEWS: Final = (
     "latency_by_second",
     "memory_by_phase",
 )
-"""The views with a file of their own, beside `comparison`; a view uses only those before it."""
+"""The views with a file of their own, beside `COMPARED`; a view uses only those before it."""
+
+COMPARED: Final = ("comparison", "ratios")
+"""The views that need statistics."""
 
 QUERY_TIMEOUT_S: Final = 300.0
 BATCH_ROWS: Final = 100_000
@@ -132,6 +136,7 @@ class Database:
         from results.compare import Measurement
 
         table = self.query(f"from trial_metrics where run_id = {_quoted(run_id)}")
+        records = {(r.run_id, r.trial_id): r for r in self.records}
         return [
             Measurement(
                 block=(run_id, row["block"]),
@@ -140,13 +145,16 @@ class Database:
                 configuration=row["configuration"],
                 metric=row["metric"],
                 value=row["value"],
+                place=(group_of(row["trial_id"]), record.node_id),
+                os=record.os,
             )
             for row in table.to_pylist()
+            if (record := records[run_id, row["trial_id"]])
         ]
 
     def comparison(self) -> Comparison:
         """All runs of this database compared as one. Raises UserError when they don't fit."""
-        from results.compare import comparison_of
+        from results.comparison import comparison_of
 
         measured = [m for run in self.runs for m in self.measurements(run.run_id)]
         return comparison_of(
@@ -157,16 +165,18 @@ class Database:
         )
 
     def _compare_if_asked(self, sql: str) -> None:
-        """The view `comparison` needs statistics: it is only made for a query that names it."""
-        if self._compared or not re.search(r"\bcomparison\b", sql, re.IGNORECASE):
+        """The views of `COMPARED` are only made for a query that names one of them."""
+        if self._compared or not re.search(rf"\b({'|'.join(COMPARED)})\b", sql, re.IGNORECASE):
             return
         self._connection.register("raw_comparison", self.compared_runs())
-        self._connection.execute(view_text("comparison"))
+        for name in COMPARED:
+            self._connection.execute(view_text(name))
         self._compared = True
 
     def compared_runs(self) -> pa.Table:
         """The rows of the view `comparison`: each run for itself, its own baseline and blocks."""
-        from results.compare import comparison_of, comparison_rows
+        from results.compare import comparison_rows
+        from results.comparison import comparison_of
 
         tables = []
         for run in self.runs:

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from results.database import VIEWS, Database, view_text
+from results.database import COMPARED, VIEWS, Database, view_text
 from results.errors import EnvironmentLacks, UserError
 from results.fragments import Trials
 from results.schema import TABLES
 
 PARTITIONS = ("run_id", "configuration", "trial_id")
-DERIVED = ("trial_metrics", "cells", "comparison")
+DERIVED = ("trial_metrics", "cells", *COMPARED)
 """Views that a set of Parquet files has as files: what an engine without our views needs most."""
 
 
@@ -58,7 +58,7 @@ def _write_duckdb(trials: Trials, target: Path) -> None:
             connection.register("source", table)
             connection.execute(f'create table "{name}" as from source')
             connection.unregister("source")
-        for name in (*VIEWS, "comparison"):
+        for name in (*VIEWS, *COMPARED):
             connection.execute(view_text(name))
     finally:
         connection.close()

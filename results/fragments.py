@@ -6,7 +6,7 @@ partition expression: a constant column for the reader, and a reason to skip the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +16,9 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 
 from results.archive import PARTIAL, Archive, RunEntry, is_whole
-from results.record import PhaseSpan, TrialRecord, planned_id
+from results.record import PhasePeak, PhaseSpan, TrialRecord, planned_id
 from results.schema import TABLES, TableSchema
+from results.streams import stream_of, table_of
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
 _TEXT: Final = pa.string()
@@ -37,6 +38,15 @@ KEY_COLUMNS: Final = (
     ("measure_end_ns", _NUMBER, "when phase measure of the trial ended"),
 )
 """The columns that each row has from its trial: name, type, meaning."""
+
+PART_COLUMNS: Final = {
+    "requests": (
+        "generator",
+        pa.int16(),
+        "who sent it: 0 the service's own node, from 1 a load node, in the record's order",
+    )
+}
+"""The column that tells a row's file, for the tables that come in parts."""
 
 _RUNS: Final = pa.schema(
     {
@@ -65,6 +75,8 @@ _TRIALS: Final = pa.schema(
         "workload": _TEXT,
         "node_id": _TEXT,
         "node_class": _TEXT,
+        "os": _TEXT,
+        "wine": _TEXT,
         "valid": pa.bool_(),
         "counted": pa.bool_(),
         "started_ns": _NUMBER,
@@ -74,6 +86,11 @@ _TRIALS: Final = pa.schema(
         "gc_traced": pa.bool_(),
         "peak_rss_bytes": _NUMBER,
         "peak_cgroup_bytes": _NUMBER,
+        "peak_working_set_bytes": _NUMBER,
+        "peak_working_set_from": _TEXT,
+        "peak_commit_bytes": _NUMBER,
+        "peak_commit_from": _TEXT,
+        "peak_job_bytes": _NUMBER,
         "binary_sha256": _TEXT,
         "binary_size_bytes": _NUMBER,
         "go_version": _TEXT,
@@ -84,6 +101,10 @@ _TRIALS: Final = pa.schema(
         "failed": _NUMBER,
         "lag_p99_ns": _NUMBER,
         "generator_cpu_share": pa.float64(),
+        "generators": _NUMBER,
+        "clock_offset_ns": _NUMBER,
+        "clock_error_ns": _NUMBER,
+        "clock_drift_ns": _NUMBER,
     }
 )
 _PHASES: Final = pa.schema(
@@ -124,6 +145,7 @@ _BUILDS: Final = pa.schema(
     {
         "run_id": _TEXT,
         "configuration": _TEXT,
+        "os": _TEXT,
         "sha256": _TEXT,
         "size_bytes": _NUMBER,
         "go_version": _TEXT,
@@ -173,8 +195,14 @@ def counted_trials(records: Iterable[TrialRecord]) -> set[tuple[str, str]]:
 
 def row_schema(table: TableSchema) -> pa.Schema:
     """The columns of a table of rows as SQL sees it: those of the trial, then its own."""
-    keys = [pa.field(name, kind) for name, kind, _ in KEY_COLUMNS]
+    keys = [pa.field(name, kind) for name, kind, _ in key_columns(table)]
     return pa.schema([*keys, *table.arrow])
+
+
+def key_columns(table: TableSchema) -> tuple[tuple[str, pa.DataType, str], ...]:
+    """What a row of a table has from its trial and from its file: name, type, meaning."""
+    part = PART_COLUMNS.get(table.name)
+    return (*KEY_COLUMNS, part) if part else KEY_COLUMNS
 
 
 def _dataset(
@@ -186,14 +214,14 @@ def _dataset(
 ) -> pa.Table | ds.Dataset:
     paths, partitions = [], []
     for record in records:
-        path = root / record.run_id / "trials" / record.trial_id / f"{table.name}.arrow"
-        if not path.exists():
-            continue
-        if not is_whole(path):
-            notes.append(f"{path} is damaged: its rows are left out")
-            continue
-        paths.append(str(path))
-        partitions.append(_partition(record, counted))
+        folder = root / record.run_id / "trials" / record.trial_id
+        known = _partition(record, counted)
+        for part, path in _parts(folder, record, table):
+            if not is_whole(path):
+                notes.append(f"{path} is damaged: its rows are left out")
+                continue
+            paths.append(str(path))
+            partitions.append(known & _of_part(table, part))
     schema = row_schema(table)
     if not paths:
         return schema.empty_table()
@@ -204,6 +232,24 @@ def _dataset(
         filesystem=pyarrow.fs.LocalFileSystem(),
         partitions=partitions,
     )
+
+
+def _parts(folder: Path, record: TrialRecord, table: TableSchema) -> Iterator[tuple[int, Path]]:
+    """The files of a table with their numbers, in their order."""
+    more = (name for name in record.rows if name.startswith(f"{table.name}-"))
+    parts = sorted({0, *(table_of(name)[1] for name in more)})
+    for part in parts:
+        path = folder / f"{stream_of(table.name, part)}.arrow"
+        if path.exists():
+            yield part, path
+
+
+def _of_part(table: TableSchema, part: int) -> ds.Expression:
+    column = PART_COLUMNS.get(table.name)
+    if column is None:
+        return ds.scalar(True)
+    name, kind, _ = column
+    return ds.field(name) == pa.scalar(part, kind)
 
 
 def _partition(record: TrialRecord, counted: set[tuple[str, str]]) -> ds.Expression:
@@ -248,9 +294,9 @@ def _run_row(run: RunEntry) -> dict[str, Any]:
 def _build_rows(run: RunEntry) -> list[dict[str, Any]]:
     return [
         {
+            "configuration": name,
             **build,
             "run_id": run.run_id,
-            "configuration": name,
             "build_flags": " ".join(build.get("build_flags") or ()),
         }
         for name, build in run.document["builds"].items()
@@ -262,7 +308,7 @@ def _trial_row(record: TrialRecord, counted: set[tuple[str, str]]) -> dict[str, 
     binary = service["binary"]
     measure = _measure_of(record)
     peak = next((peak for peak in record.peaks if peak.phase == "measure"), None)
-    load, end = record.load, record.exit
+    load, end, clock = record.load, record.exit, record.clock_offset or {}
     own = {name: getattr(record, name, None) for name in _TRIALS.names}
     return own | {
         "planned_id": planned_id(record.trial_id),
@@ -272,6 +318,7 @@ def _trial_row(record: TrialRecord, counted: set[tuple[str, str]]) -> dict[str, 
         "gc_traced": bool(service["go_runtime"] and record.spec["gc_trace"]),
         "peak_rss_bytes": peak and peak.rss_bytes,
         "peak_cgroup_bytes": peak and peak.cgroup_bytes,
+        **_windows_peaks(peak),
         "binary_sha256": binary["sha256"],
         "binary_size_bytes": binary["size_bytes"],
         "go_version": binary["go_version"],
@@ -282,7 +329,25 @@ def _trial_row(record: TrialRecord, counted: set[tuple[str, str]]) -> dict[str, 
         "failed": load and load.failed,
         "lag_p99_ns": load and load.lag_p99_ns,
         "generator_cpu_share": load and load.cpu_share,
+        "wine": record.wine,
+        "generators": len(record.generators) or 1,
+        **{f"clock_{name}": clock.get(name) for name in ("offset_ns", "error_ns", "drift_ns")},
     }
+
+
+def _windows_peaks(peak: PhasePeak | None) -> dict[str, Any]:
+    """The kernel's mark where it rose in the phase, else the greatest sample; and which it is."""
+    if peak is None:
+        return {}
+    found: dict[str, Any] = {"peak_job_bytes": peak.job_bytes}
+    for name, mark, sampled in (
+        ("working_set", peak.working_set_bytes, peak.sampled_working_set_bytes),
+        ("commit", peak.commit_bytes, peak.sampled_commit_bytes),
+    ):
+        value = sampled if mark is None else mark
+        source = None if value is None else "samples" if mark is None else "kernel"
+        found |= {f"peak_{name}_bytes": value, f"peak_{name}_from": source}
+    return found
 
 
 def _phase_rows(record: TrialRecord) -> list[dict[str, Any]]:

@@ -5,16 +5,26 @@ Their values come from the SQL view `trial_metrics`; this is their vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 Group = Literal["memory", "price", "load", "build"]
 Direction = Literal["lower", "higher", "none"]
+System = Literal["linux", "windows"]
+SYSTEMS: Final[tuple[System, ...]] = ("linux", "windows")
+_LINUX: Final[tuple[System, ...]] = ("linux",)
+_WINDOWS: Final[tuple[System, ...]] = ("windows",)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of a trial; `none` is told without a verdict."""
+    """One figure of a trial; `none` is told without a verdict. It exists on its `systems` only.
+
+    Metrics of one `kind` on several systems are counterparts: they answer the same question by
+    other quantities, so only their ratios may stand beside each other. One that is named in a
+    matrix stands for its counterpart where it does not exist itself.
+    """
 
     name: str
     label: str
@@ -24,22 +34,65 @@ class Metric:
     meaning: str
     absent: str = ""
     """Why no trial may have it."""
+    systems: tuple[System, ...] = SYSTEMS
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        """A metric of all systems is its own kind."""
+        if not self.kind:
+            object.__setattr__(self, "kind", self.name)
 
 
 _ALL: Final = (
     Metric(
         "initial_rss", "initial RSS", "bytes", "lower", "memory",
         "resident memory at rest: median of the second half of idle, before any load",
+        systems=_LINUX, kind="initial_resident",
     ),
     Metric(
         "peak_rss", "peak RSS", "bytes", "lower", "memory",
-        "the kernel's own peak of resident memory in measure (VmHWM), main process",
+        "the kernel's own peak of resident memory in measure (VmHWM), main process; "
+        "on Windows `peak_working_set` decides in its place",
         "no peak of a phase",
+        systems=_LINUX, kind="peak_resident",
     ),
     Metric(
         "peak_cgroup", "peak cgroup usage", "bytes", "lower", "memory",
         "the kernel's own peak of what a container limit counts, in measure",
         "no cgroup",
+        systems=_LINUX, kind="peak_limited",
+    ),
+    Metric(
+        "initial_working_set", "initial working set", "bytes", "lower", "memory",
+        "resident memory at rest, as Windows counts it: median of the second half of idle",
+        systems=_WINDOWS, kind="initial_resident",
+    ),
+    Metric(
+        "initial_commit", "initial commit", "bytes", "lower", "memory",
+        "memory that Windows has promised to back, at rest: median of the second half of idle",
+        systems=_WINDOWS,
+    ),
+    Metric(
+        "peak_working_set", "peak working set", "bytes", "lower", "memory",
+        "resident memory in measure: the kernel's mark (main process) where it rose in measure, "
+        "else the greatest sample, a lower bound; `trials.peak_working_set_from` says which. "
+        "Trimming lowers it and saves nothing: read it with peak commit",
+        "no peak of a phase",
+        systems=_WINDOWS, kind="peak_resident",
+    ),
+    Metric(
+        "peak_commit", "peak commit", "bytes", "lower", "memory",
+        "private commit in measure: from the kernel's mark or the greatest sample, as the "
+        "peak working set",
+        "no peak of a phase",
+        systems=_WINDOWS,
+    ),
+    Metric(
+        "peak_job", "peak job commit", "bytes", "lower", "memory",
+        "the kernel's mark of the job object's commit, which a memory limit counts, where it rose "
+        "in measure",
+        "the mark did not rise in measure",
+        systems=_WINDOWS, kind="peak_limited",
     ),
     Metric(
         "gc_cpu_share", "GC CPU", "fraction", "lower", "price",
@@ -86,6 +139,24 @@ _ALL: Final = (
 )  # fmt: skip
 
 METRICS: Final = {metric.name: metric for metric in _ALL}
+
+
+def metrics_on(system: str) -> list[Metric]:
+    """The metrics of a system, in the order of the tables."""
+    return [metric for metric in _ALL if system in metric.systems]
+
+
+def named_on(system: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Metrics as a matrix names them, for one system: each itself, or its counterpart there.
+
+    What has neither is left out. Each stands once, in the order of `names`.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        kind = METRICS[name].kind if name in METRICS else name
+        own = (m.name for m in metrics_on(system) if name == m.name or kind == m.kind)
+        found |= dict.fromkeys(own)
+    return tuple(found)
 
 
 def counted(number: int, noun: str) -> str:

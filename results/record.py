@@ -125,9 +125,21 @@ def planned_id(trial_id: str) -> str:
     return trial_id.partition("~")[0]
 
 
+def group_of(trial_id: str) -> str:
+    """The group of nodes that measured it: `b01-1-default-steady@windows`; empty with only one."""
+    return planned_id(trial_id).rpartition("@")[2] if "@" in trial_id else ""
+
+
 @dataclass(slots=True, kw_only=True)
 class TrialRecord:
-    """The whole of `trial.json`. `spec` is the TrialSpec as plain data, `node` the node's facts."""
+    """The whole of `trial.json`. `spec` is the TrialSpec as plain data, `node` the node's facts.
+
+    `clock_offset` is the node's clock against the head's: `offset_ns` (positive: the node is
+    ahead), `error_ns` (its bound) and `drift_ns` (how far it moved over the trial); None when it is
+    not known. It is stored and never applied: every time in a trial's tables is the clock's that
+    read it. `generators` has one entry for each load node, in the order of the parts of `requests`
+    from 1: `node_id`, `offset_ns`, `error_ns`, `sent`, `lag_p99_ns`.
+    """
 
     schema_version: int
     run_id: str
@@ -155,6 +167,19 @@ class TrialRecord:
     rows: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    clock_offset: dict[str, float | int] | None = None
+    generators: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def os(self) -> str:
+        """The system that it was measured on: linux or windows."""
+        return str(self.node.get("os") or self.spec.get("os") or "linux")
+
+    @property
+    def wine(self) -> str | None:
+        """The version of Wine where that took Windows's place; its name where it tells none."""
+        found = self.node.get("wine")
+        return (found if isinstance(found, str) else "Wine") if found else None
 
     @property
     def valid(self) -> bool:

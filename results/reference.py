@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from results.database import VIEWS, view_text
-from results.fragments import KEY_COLUMNS
+from results.database import COMPARED, VIEWS, view_text
+from results.fragments import key_columns
 from results.metrics import METRICS
 from results.schema import TABLES
 
@@ -39,6 +40,17 @@ bench sql -f my.sql --format csv > my.csv
 """
 
 
+_METRICS_HEAD: Final = """\
+## Metrics
+
+The names in the column `metric`. A trial has those of its system. Metrics of one `kind` are
+counterparts: what decides on one system (`comparison.primary`) is decided by its counterpart on the
+other, and their ratios stand side by side in the view `ratios`. They are not the same quantity:
+values are never compared across systems, and a margin holds for the metric that it names alone.
+
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnText:
     """A column's name, unit ("" for none) and meaning."""
@@ -60,7 +72,7 @@ class ViewText:
 def described_views() -> list[ViewText]:
     """All that SQL finds in an archive: the tables of rows, then the views made from them."""
     tables = [_table_text(name) for name in TABLES]
-    return [*tables, *(parse_view(name, view_text(name)) for name in (*VIEWS, "comparison"))]
+    return [*tables, *(parse_view(name, view_text(name)) for name in (*VIEWS, *COMPARED))]
 
 
 def parse_view(name: str, text: str) -> ViewText:
@@ -85,7 +97,7 @@ def sql_reference() -> str:
 
 def _table_text(name: str) -> ViewText:
     table = TABLES[name]
-    keys = [ColumnText(key, "", meaning) for key, _, meaning in KEY_COLUMNS]
+    keys = [ColumnText(key, "", meaning) for key, _, meaning in key_columns(table)]
     own = [ColumnText(c.name, c.unit, c.meaning) for c in table.columns]
     return ViewText(name, table.grain, (*keys, *own))
 
@@ -98,10 +110,11 @@ def _section(view: ViewText) -> str:
 
 
 def _metrics() -> str:
-    rows = ((f"`{m.name}`", m.unit, m.direction, m.meaning) for m in METRICS.values())
-    return "## Metrics\n\nThe names in the column `metric`.\n\n" + _grid(
-        ("metric", "unit", "better", "meaning"), rows
+    rows = (
+        (f"`{m.name}`", " ".join(m.systems), m.unit, m.direction, f"`{m.kind}`", m.meaning)
+        for m in METRICS.values()
     )
+    return _METRICS_HEAD + _grid(("metric", "on", "unit", "better", "kind", "meaning"), rows)
 
 
 def _grid(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -1,13 +1,14 @@
 """The Arrow schemas of a trial's tables: every column with its unit and meaning.
 
 A trial has one Arrow IPC file per stream. A stream is a table's name (`memory`), so the run and
-the trial are known by path and not repeated in each row. Times are nanoseconds since the Unix
-epoch in UTC: each process reads its monotonic clock and maps it to UTC once, when it starts.
-What an operating system does not offer is null, never 0.
+the trial are known by path and not repeated in each row. A table may come in parts, as the
+requests of several load nodes do (`requests`, `requests-1`, `requests-2` …): all are one table.
+Times are nanoseconds since the Unix epoch in UTC: each process reads its monotonic clock and maps
+it to UTC once, when it starts. What an operating system does not offer is null, never 0.
 
 Format history (newest first; old archives stay readable):
-  2  2026-11  memory: columns of Windows (working set, commit, job); what an archive of an older
-              format lacks is null
+  2  2026-11  memory: columns of Windows (working set, commit, job); tables in parts; what an
+              archive of an older format lacks is null
   1  2026-11  first format
 """
 
@@ -45,6 +46,8 @@ class Column:
     unit: str
     meaning: str
     nullable: bool = False
+    since: int = 1
+    """The version of the format that brought it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,17 @@ class TableSchema:
     @property
     def arrow(self) -> pa.Schema:
         """The Arrow schema, with units and meanings as field metadata."""
+        return self.arrow_of(SCHEMA_VERSION)
+
+    def arrow_of(self, version: int) -> pa.Schema:
+        """The Arrow schema as a version of the format had it."""
         return pa.schema(
             [
                 pa.field(c.name, c.type, c.nullable, {"unit": c.unit, "meaning": c.meaning})
                 for c in self.columns
+                if c.since <= version
             ],
-            metadata={"heapgate.table": self.name, "heapgate.schema": str(SCHEMA_VERSION)},
+            metadata={"heapgate.table": self.name, "heapgate.schema": str(version)},
         )
 
 
@@ -75,12 +83,12 @@ def _phase() -> Column:
     return Column("phase", PHASE_TYPE, "", "phase of the trial in which the row happened")
 
 
-def _count(name: str, meaning: str, unit: str = "") -> Column:
-    return Column(name, pa.int64(), unit, meaning, nullable=True)
+def _count(name: str, meaning: str, unit: str = "", *, since: int = 1) -> Column:
+    return Column(name, pa.int64(), unit, meaning, nullable=True, since=since)
 
 
-def _bytes(name: str, meaning: str) -> Column:
-    return _count(name, meaning, "bytes")
+def _bytes(name: str, meaning: str, *, since: int = 1) -> Column:
+    return _count(name, meaning, "bytes", since=since)
 
 
 MEMORY: Final = TableSchema(
@@ -103,21 +111,30 @@ MEMORY: Final = TableSchema(
         _count("cpu_system_ns", "CPU time in the kernel since start", "ns"),
         _count("minor_faults", "page faults served without input/output since start"),
         _count("major_faults", "page faults that needed input/output since start"),
-        _bytes("working_set_bytes", "resident memory on Windows: the working set"),
+        _bytes("working_set_bytes", "resident memory on Windows: the working set", since=2),
         _bytes(
             "private_working_set_bytes",
             "its part that no other process shares, where Windows tells (10 22H2 and later)",
+            since=2,
         ),
         _bytes(
-            "peak_working_set_bytes", "kernel's peak of the main process's working set since start"
+            "peak_working_set_bytes",
+            "kernel's peak of the main process's working set since start",
+            since=2,
         ),
-        _bytes("commit_bytes", "memory that Windows has promised to back: private commit"),
-        _bytes("peak_commit_bytes", "kernel's peak of the main process's commit since start"),
-        _bytes("job_peak_bytes", "kernel's peak of the job object's commit since start"),
-        _count("page_faults", "page faults of either kind since start (Windows counts no kinds)"),
-        _bytes("pagefile_used_bytes", "the whole system's page files in use"),
-        _bytes("system_commit_bytes", "commit of the whole system"),
-        _bytes("system_commit_limit_bytes", "the most that the system can commit"),
+        _bytes("commit_bytes", "memory that Windows has promised to back: private commit", since=2),
+        _bytes(
+            "peak_commit_bytes", "kernel's peak of the main process's commit since start", since=2
+        ),
+        _bytes("job_peak_bytes", "kernel's peak of the job object's commit since start", since=2),
+        _count(
+            "page_faults",
+            "page faults of either kind since start (Windows counts no kinds)",
+            since=2,
+        ),
+        _bytes("pagefile_used_bytes", "the whole system's page files in use", since=2),
+        _bytes("system_commit_bytes", "commit of the whole system", since=2),
+        _bytes("system_commit_limit_bytes", "the most that the system can commit", since=2),
         _bytes("cgroup_usage_bytes", "memory charged to the cgroup, page cache included"),
         _bytes(
             "cgroup_peak_bytes",

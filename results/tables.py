@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -14,8 +14,15 @@ from rich.text import Text
 
 from results.compare import Comparison, Row, Table, comparison_rows
 from results.metrics import counted, format_value
+from results.ratios import ACROSS_SYSTEMS, Ratio, RatioTable, plain_ratios, ratio_tables
 
-VERDICT_STYLES = {"better": "green", "worse": "red", "invalid": "red", "equivalent": "cyan"}
+VERDICT_STYLES = {
+    "better": "green",
+    "worse": "red",
+    "invalid": "red",
+    "equivalent": "cyan",
+    "trimmed,": "yellow",
+}
 GROUPS = {
     "memory": "memory",
     "price": "what it costs",
@@ -25,6 +32,9 @@ GROUPS = {
 UNKNOWN = "–"
 PIPE_COLUMNS = 120
 LONGEST_WORD = len("equivalent")
+NODES_NAMED_MAX = 3
+CLASSES_ABREAST = 2
+"""Node classes in one grid of ratios: more don't fit into 100 columns."""
 
 
 def terminal_comparison(comparison: Comparison) -> ConsoleRenderable:
@@ -32,18 +42,73 @@ def terminal_comparison(comparison: Comparison) -> ConsoleRenderable:
     parts: list[ConsoleRenderable] = []
     for table in comparison.tables:
         parts += [_title(comparison, table), _grid(comparison, table)]
+    for ratios in ratio_tables(comparison):
+        parts += _ratio_parts(comparison, ratios)
     parts += [Text.from_markup(line) for line in _notes(comparison)]
     return Group(*parts)
 
 
 def _title(comparison: Comparison, table: Table) -> Text:
     names = " → ".join(_named(comparison, name) for name in (table.baseline, table.candidate))
-    blocks = f"{table.blocks} of {comparison.planned_blocks} blocks"
-    traffic = comparison.descriptions.get(table.workload, "")
-    where = f"{table.workload}: {traffic} · {blocks} · {table.node_class}"
-    return Text.from_markup(
-        f"\n[bold]{escape(comparison.service)}[/]  {escape(names)}\n[dim]{escape(where)}[/]"
+    blocks = f"{table.blocks} of {comparison.planned_on(table.node_class)} blocks"
+    traffic = f"{table.workload}: {comparison.descriptions.get(table.workload, '')}"
+    place = escape(where(comparison, table))
+    if len(comparison.classes) > 1:
+        lines = f"[bold]{place}[/]\n[dim]{escape(traffic)} · {blocks}[/]"
+    else:
+        lines = f"[dim]{escape(traffic)} · {blocks} · {place}[/]"
+    return Text.from_markup(f"\n[bold]{escape(comparison.service)}[/]  {escape(names)}\n{lines}")
+
+
+def where(comparison: Comparison, table: Table) -> str:
+    """The system, the class and, where there may be several, the nodes of a table."""
+    parts = [system_and_class(table)]
+    wine = comparison.wine.get(table.node_class)
+    if wine:
+        parts.append(wine if "wine" in wine.lower() else f"Wine {wine}")
+    if len(table.nodes) > 1 or len(comparison.classes) > 1:
+        parts.append(_nodes(table.nodes))
+    return " · ".join(filter(None, parts))
+
+
+def system_and_class(table: Table) -> str:
+    """A class as it is called, its system first."""
+    name = table.node_class
+    return name if name.startswith(table.os) else f"{table.os} · {name}"
+
+
+def _nodes(nodes: Sequence[str]) -> str:
+    if len(nodes) > NODES_NAMED_MAX:
+        return f"{len(nodes)} nodes"
+    return " and ".join(nodes)
+
+
+def _ratio_parts(comparison: Comparison, table: RatioTable) -> Iterator[ConsoleRenderable]:
+    """The title and one grid for every few node classes."""
+    yield Text.from_markup(
+        f"\n[bold]across systems: ratios only[/]  {escape(table.candidate)} per "
+        f"{escape(table.baseline)}, {escape(table.workload)}"
     )
+    heads = {t.node_class: system_and_class(t) for t in comparison.tables}
+    for first in range(0, len(table.classes), CLASSES_ABREAST):
+        chosen = slice(first, first + CLASSES_ABREAST)
+        grid = Grid(
+            box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0),
+            header_style="bold",
+        )  # fmt: skip
+        grid.add_column("", no_wrap=True)
+        for name in table.classes[chosen]:
+            grid.add_column(escape(heads[name]), overflow="fold")
+        for row in table.rows:
+            grid.add_row(row.label, *(_ratio_text(r) for r in row.ratios[chosen]))
+        yield grid
+
+
+def _ratio_text(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return f"[dim]{UNKNOWN}[/]"
+    style = VERDICT_STYLES.get(ratio.row.verdict.partition(" ")[0], "default")
+    return f"[{style}]{ratio.text}[/]"
 
 
 def _named(comparison: Comparison, configuration: str) -> str:
@@ -125,6 +190,8 @@ def _verdict(row: Row) -> str:
 def _notes(comparison: Comparison) -> Iterator[str]:
     if not comparison.tables:
         yield "[red]no configuration has valid trials to compare[/]"
+    if ratio_tables(comparison):
+        yield f"[dim]{ACROSS_SYSTEMS}[/]"
     yield from (f"[dim]{escape(text)}[/]" for text in explanations(comparison))
     yield from (f"[yellow]![/] {escape(text)}" for text in comparison.warnings)
     for trial_id, reason in comparison.invalid:
@@ -172,7 +239,8 @@ def _markdown_lines(comparison: Comparison) -> Iterator[str]:
         yield f"**{comparison.service}**: {names}  "
         yield (
             f"{table.workload}: {comparison.descriptions.get(table.workload, '')}; "
-            f"{table.blocks} of {comparison.planned_blocks} blocks; {table.node_class}"
+            f"{table.blocks} of {comparison.planned_on(table.node_class)} blocks; "
+            f"{where(comparison, table)}"
         )
         yield ""
         yield (
@@ -184,12 +252,27 @@ def _markdown_lines(comparison: Comparison) -> Iterator[str]:
             label = f"**{row.metric.label}**" if row.primary else row.metric.label
             yield f"| {label} | {' | '.join(_cells(row))} | {row.verdict} |"
         yield ""
+    for ratios in ratio_tables(comparison):
+        yield from _markdown_ratios(comparison, ratios)
     for text in explanations(comparison):
         yield f"{text.replace('●', 'Bold')}  "
     for text in comparison.warnings:
         yield f"- warning: {text}"
     for trial_id, reason in comparison.invalid:
         yield f"- not counted: `{trial_id}`: {reason}"
+
+
+def _markdown_ratios(comparison: Comparison, table: RatioTable) -> Iterator[str]:
+    heads = {t.node_class: system_and_class(t) for t in comparison.tables}
+    yield f"**Across systems: ratios only**: {table.candidate} per {table.baseline}  "
+    yield f"{table.workload}. {ACROSS_SYSTEMS}"
+    yield ""
+    yield f"| | {' | '.join(heads[name] for name in table.classes)} |"
+    yield f"|---|{'---:|' * len(table.classes)}"
+    for row in table.rows:
+        cells = (ratio.text if ratio else UNKNOWN for ratio in row.ratios)
+        yield f"| {row.label} | {' | '.join(cells)} |"
+    yield ""
 
 
 def plain_comparison(comparison: Comparison) -> dict[str, Any]:
@@ -202,6 +285,7 @@ def plain_comparison(comparison: Comparison) -> dict[str, Any]:
         "blocks_planned": comparison.planned_blocks,
         "blocks_needed": comparison.blocks_needed,
         "rows": comparison_rows(comparison).to_pylist(),
+        "ratios": plain_ratios(comparison),
         "invalid": [{"trial_id": t, "reason": reason} for t, reason in comparison.invalid],
         "warnings": list(comparison.warnings),
     }

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from results.schema import TABLES, TableSchema
+from results.streams import table_of
 
 _FILE_HEAD_BYTES = 8
 """`ARROW1` and padding; what follows is laid out as a stream."""
@@ -183,7 +184,7 @@ def salvaged_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, bytes]]:
 
 def salvaged_table(path: Path) -> pa.Table:
     """All complete rows of a file that a crash left."""
-    schema = TABLES[path.stem].arrow
+    schema = TABLES[table_of(path.stem)[0]].arrow
     return pa.Table.from_batches([b for b, _ in salvaged_batches(path)], schema=schema)
 
 

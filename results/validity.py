@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from results.record import ExitRecord, Finding, LoadRecord, TrialRecord
+from results.record import ExitRecord, Finding, LoadRecord, PhasePeak, TrialRecord
+from results.streams import table_of
 
 CODES: Final = {
     "interrupted": "the run was stopped while the trial ran",
@@ -21,12 +22,15 @@ CODES: Final = {
     "service_died": "the service ended by itself",
     "oom_killed": "the kernel killed it at the hard memory limit",
     "go_out_of_memory": "the Go runtime could get no more memory",
+    "commit_refused": "Windows refused to commit more memory",
+    "access_violation": "the service used memory that is not its own",
     "ignored_sigterm": "the service had to be killed at the end",
     "leaked_processes": "processes of the service were still there after it ended",
     "limit_not_enforced": "a limit that was asked for is not in force",
     "samples_missing": "memory samples are missing",
     "peak_between_samples": "the kernel's peak is well above what the samples saw",
     "peak_of_one_process": "the process tree held more than the main process's peak",
+    "peak_from_samples": "the kernel's mark did not rise in measure: the greatest sample is shown",
     "gc_trace_missing": "the Go runtime did not report its collections",
     "gc_trace_torn": "some of the Go runtime's reports can't be read",
     "no_load": "the load generator gave no account of itself",
@@ -43,10 +47,21 @@ CODES: Final = {
     "cores_shared": "service and load generator shared processor cores",
     "node_noisy": "others used the service's processor cores meanwhile",
     "scenario_errors": "the scenario's own code failed",
+    "node_lost": "the node went away while the trial ran",
+    "clock_jumped": "the clock of the node jumped while the trial ran",
+    "clock_offset_unknown": "how the node's clock stands to the head's is not known",
 }
 
 NODE_FAULTS: Final = frozenset(
-    {"generator_late", "no_load", "requests_unrecorded", "rows_lost", "samples_missing"}
+    {
+        "clock_jumped",
+        "generator_late",
+        "no_load",
+        "node_lost",
+        "requests_unrecorded",
+        "rows_lost",
+        "samples_missing",
+    }
 )
 """What makes a trial invalid without being the service's doing: repeating it may help."""
 
@@ -63,6 +78,7 @@ FOREIGN_SHARE_WARN = 0.05
 REQUESTS_FOR_P99 = 1_000
 LAST_LINES = 5
 LISTENS_THERE = "it must listen where {host} and {port} say, in its arguments or env, or at port:"
+COMMIT_REMEDY = "raise limits.memory_max, or enlarge the page file: the system may be full"
 PEAKS_DIFFER = 0.05
 
 
@@ -94,6 +110,32 @@ def not_run(text: str) -> Finding:
     return Finding("not_run", "invalid", text)
 
 
+def node_lost(text: str, *, sent_at_least: int, archived: int) -> Finding:
+    """A node of the trial is gone: `text` says which and how that was noticed.
+
+    `sent_at_least` is the last count of requests that the generator told, `archived` the rows of
+    them that the archive has. More may have been sent since: `sent = archived + lost` holds for
+    what is known.
+    """
+    lost = max(0, sent_at_least - archived)
+    account = (
+        f"at least {max(sent_at_least, archived):,} requests were sent, {archived:,} are in the "
+        f"archive, {lost:,} are counted as lost"
+    )
+    return Finding("node_lost", "invalid", f"{text}: {account}", "bench resume repeats the block")
+
+
+def clock_jumped(text: str) -> Finding:
+    """The node's clock was set while the trial ran: its times don't fit together."""
+    return Finding("clock_jumped", "invalid", text, "let the clock be slewed, not stepped")
+
+
+def clock_offset_unknown(text: str) -> Finding:
+    """The node's clock could not be compared with the head's."""
+    text = f"{text}: rows of this trial can't be set against those of another node by time"
+    return Finding("clock_offset_unknown", "warning", text)
+
+
 def no_load(text: str) -> Finding:
     """The load generator ended too early, or gave no account of itself."""
     return Finding("no_load", "invalid", text)
@@ -123,8 +165,10 @@ def service_failed(
         text = f"{text}: {exit_record.text}"
         if exit_record.cause == "oom_kill":
             code, remedy = "oom_killed", "raise limits.memory_max, or lower GOMEMLIMIT below it"
-        elif exit_record.cause == "go_out_of_memory":
-            code = "go_out_of_memory"
+        elif exit_record.cause == "commit_refused":
+            code, remedy = "commit_refused", COMMIT_REMEDY
+        elif exit_record.cause in ("go_out_of_memory", "access_violation"):
+            code = exit_record.cause
     words = " | ".join(line for line in last_lines[-LAST_LINES:] if line.strip())
     return Finding(code, "invalid", f"{text}; its last words: {words}" if words else text, remedy)
 
@@ -179,7 +223,7 @@ def _teardown(record: TrialRecord) -> Iterator[Finding]:
 
 def _load(record: TrialRecord, load: LoadRecord, rows: dict[str, int]) -> Iterator[Finding]:
     yield from _generator(record, load)
-    missing = load.unrecorded + max(0, load.sent - rows.get("requests", 0))
+    missing = load.unrecorded + max(0, load.sent - _rows_of(rows, "requests"))
     if missing:
         text = f"{missing} requests were begun and are not in the archive"
         yield Finding("requests_unrecorded", "warning" if missing <= 1 else "invalid", text)
@@ -198,6 +242,11 @@ def _load(record: TrialRecord, load: LoadRecord, rows: dict[str, int]) -> Iterat
     if 0 < load.measured < REQUESTS_FOR_P99:
         text = f"{load.measured} measured requests are too few for a p99 (1,000)"
         yield Finding("few_requests", "note", text, "measure longer, or send more")
+
+
+def _rows_of(rows: dict[str, int], table: str) -> int:
+    """The rows of a table, all its parts together."""
+    return sum(count for stream, count in rows.items() if table_of(stream)[0] == table)
 
 
 def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
@@ -270,18 +319,51 @@ def _sampling(record: TrialRecord, rows: dict[str, int]) -> Iterator[Finding]:
 def _peaks(record: TrialRecord) -> Iterator[Finding]:
     """The kernel's peak against the largest sample, which is a lower bound only."""
     peak = next((p for p in record.peaks if p.phase == "measure"), None)
-    if peak is None or not peak.rss_bytes or not peak.sampled_rss_bytes:
+    if peak is None:
         return
-    others = peak.others_rss_bytes or 0
-    if others > peak.rss_bytes * PEAKS_DIFFER:
-        more = others / peak.rss_bytes
-        text = f"peak RSS is of the main process alone; its other processes held {more:.0%} more"
-        yield Finding("peak_of_one_process", "warning", text, "compare peak cgroup usage instead")
-    seen = peak.sampled_rss_bytes / (peak.rss_bytes + others)
+    if record.os == "windows":
+        yield from _windows_peaks(peak)
+    elif peak.rss_bytes and peak.sampled_rss_bytes:
+        others = peak.others_rss_bytes or 0
+        if others > peak.rss_bytes * PEAKS_DIFFER:
+            yield _of_one_process("peak RSS", others / peak.rss_bytes, "peak cgroup usage")
+        yield from _between_samples(peak.sampled_rss_bytes / (peak.rss_bytes + others))
+
+
+def _of_one_process(what: str, more: float, instead: str) -> Finding:
+    text = f"{what} is of the main process alone; its other processes held {more:.0%} more"
+    return Finding("peak_of_one_process", "warning", text, f"compare {instead} instead")
+
+
+def _between_samples(seen: float) -> Iterator[Finding]:
     if seen < 1 - PEAKS_DIFFER:
         text = f"samples saw a peak {1 - seen:.0%} below the kernel's: it lay between two of them"
         yield Finding(
             "peak_between_samples", "note", text, "a faster sampling rate shows its shape"
+        )
+
+
+def _windows_peaks(peak: PhasePeak) -> Iterator[Finding]:
+    """A mark that did not rise in measure is not measure's: then there is only the sample."""
+    sampled = []
+    for what, mark, sample in (
+        ("peak working set", peak.working_set_bytes, peak.sampled_working_set_bytes),
+        ("peak commit", peak.commit_bytes, peak.sampled_commit_bytes),
+    ):
+        if mark is None and sample is not None:
+            sampled.append(what)
+        elif mark and sample and sample > mark * (1 + PEAKS_DIFFER):
+            yield _of_one_process(what, sample / mark - 1, "peak job commit")
+        elif mark and sample:
+            yield from _between_samples(sample / mark)
+    if sampled:
+        verb = "are the greatest samples" if len(sampled) > 1 else "is the greatest sample"
+        text = (
+            f"{' and '.join(sampled)} {verb}, a lower bound: the kernel's mark was reached before "
+            "measure"
+        )
+        yield Finding(
+            "peak_from_samples", "warning", text, "a faster sampling rate is closer to it"
         )
 
 

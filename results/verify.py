@@ -12,6 +12,7 @@ from results.archive import PARTIAL, Archive, RunEntry
 from results.files import RUN_FILES, SUMS, file_digest, read_sums
 from results.record import TrialRecord
 from results.schema import TABLES
+from results.streams import table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def _verify_folder(folder: Path, names: Iterable[str]) -> Iterator[Damage]:
 def _verify_tables(folder: Path) -> Iterator[Damage]:
     """Whole files may still not be what the record says: rows and columns of each table."""
     record = TrialRecord.read(folder / "trial.json")
+    for name in sorted({path.stem for path in folder.glob("*.arrow")} - record.rows.keys()):
+        yield Damage(folder / f"{name}.arrow", "is not in the trial's record")
     for name, rows in record.rows.items():
         path = folder / f"{name}.arrow"
         if not path.exists():
@@ -79,5 +82,14 @@ def _verify_tables(folder: Path) -> Iterator[Damage]:
             counted = sum(file.get_batch(n).num_rows for n in range(file.num_record_batches))
             if counted != rows:
                 yield Damage(path, f"has {counted:,} rows, the record counts {rows:,}")
-            if not file.schema.equals(TABLES[name].arrow):
-                yield Damage(path, "has other columns than this version's tables")
+            if not file.schema.equals(_columns_of(name, record.schema_version)):
+                yield Damage(path, "has other columns than its version's tables")
+
+
+def _columns_of(stream: str, version: int) -> pa.Schema:
+    """The columns that a file of this name has; none at all when it belongs to no table."""
+    try:
+        table, _ = table_of(stream)
+    except KeyError:
+        return pa.schema([])
+    return TABLES[table].arrow_of(version)

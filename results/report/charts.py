@@ -137,13 +137,43 @@ def memory_chart(
     palette: Palette, samples: pa.Table, phases: pa.Table, marks: pa.Table, limits: pa.Table
 ) -> Chart:
     """Resident memory of every trial over its time, with phases, limits and deaths."""
+    lines = _memory_lines(palette, samples, "resident", "resident memory, MiB")
+    layers = [*_phase_layers(phases), lines[0], *_limit_layers(palette.colour, limits), lines[1]]
+    layers += _death_layers(marks)
+    chart = alt.layer(*layers, height=320, width="container")
+    description = _memory_description("resident memory", samples)
+    tables = {"samples": samples, "phases": phases, "marks": marks, "limits": limits}
+    return Chart("memory", description, palette.finish(chart, description), tables, zoom=True)
+
+
+def commit_chart(palette: Palette, samples: pa.Table, phases: pa.Table, limits: pa.Table) -> Chart:
+    """Commit of every trial over its time, with phases and limits."""
+    lines = _memory_lines(palette, samples, "commit", "commit, MiB")
+    layers = [*_phase_layers(phases), lines[0], *_limit_layers(palette.colour, limits), lines[1]]
+    chart = alt.layer(*layers, height=240, width="container")
+    description = _memory_description("commit", samples)
+    tables = {"samples": samples, "phases": phases, "limits": limits}
+    return Chart("commit", description, palette.finish(chart, description), tables, zoom=True)
+
+
+def _memory_description(what: str, samples: pa.Table) -> str:
+    return (
+        f"Line chart: {what} in MiB of {_count(samples)} trials against seconds since "
+        "phase measure began; one line for each trial, in the colour of its configuration."
+    )
+
+
+def _memory_lines(
+    palette: Palette, samples: pa.Table, what: str, title: str
+) -> tuple[alt.Chart, alt.Chart]:
+    """The lines of `what`_bytes, and the points that a pointer meets."""
     colour = palette.colour
     second = second_axis(time_of(samples))
     hover = alt.selection_point(
         name="hover", fields=["trial_id"], on="pointerover", clear="pointerout", empty=False
     )
-    mib = alt.Y("mib:Q", title="resident memory, MiB", axis=alt.Axis(tickCount=6))
-    base = rows_of("samples").transform_calculate(mib="datum.rss_bytes / 1048576")
+    mib = alt.Y("mib:Q", title=title, axis=alt.Axis(tickCount=6))
+    base = rows_of("samples").transform_calculate(mib=f"datum.{what}_bytes / 1048576")
     lines = base.mark_line(clip=True, strokeJoin="round").encode(
         x=second, y=mib, color=colour, detail="trial_id:N",
         strokeWidth=alt.when(hover).then(alt.value(2.6)).otherwise(alt.value(1.2)),
@@ -158,18 +188,10 @@ def memory_chart(
             alt.Tooltip("configuration:N"),
             alt.Tooltip("phase:N"),
             alt.Tooltip("second:Q", format=".1f", title="second"),
-            alt.Tooltip("mib:Q", format=",.1f", title="RSS, MiB"),
+            alt.Tooltip("mib:Q", format=",.1f", title=f"{what}, MiB"),
         ],
     ).add_params(hover)  # fmt: skip
-    layers = [*_phase_layers(phases), lines, *_limit_layers(colour, limits), points]
-    layers += _death_layers(marks)
-    description = (
-        f"Line chart: resident memory in MiB of {_count(samples)} trials against seconds since "
-        "phase measure began; one line for each trial, in the colour of its configuration."
-    )
-    chart = alt.layer(*layers, height=320, width="container")
-    tables = {"samples": samples, "phases": phases, "marks": marks, "limits": limits}
-    return Chart("memory", description, palette.finish(chart, description), tables, zoom=True)
+    return lines, points
 
 
 def _count(table: pa.Table) -> int:
@@ -216,7 +238,7 @@ def _death_layers(marks: pa.Table) -> list[alt.Chart]:
     if not marks.num_rows:
         return []
     base = rows_of("marks").transform_calculate(
-        mib="datum.rss_bytes / 1048576", word="replace(datum.cause, '_', ' ')"
+        mib="datum.resident_bytes / 1048576", word="replace(datum.cause, '_', ' ')"
     )
     cross = base.mark_point(
         shape="M-1,-1L1,1M1,-1L-1,1", size=120, stroke="var(--worse)", strokeWidth=3, clip=True

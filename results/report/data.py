@@ -22,7 +22,9 @@ from results.record import TrialRecord
 
 QUERIES: Final = (
     "comparison",
+    "ratios",
     "memory_over_time",
+    "commit_over_time",
     "phase_spans",
     "memory_by_trial",
     "memory_marks",
@@ -78,11 +80,17 @@ class ReportData:
         """What was measured together, in one order."""
         return sorted({(record.node_class, record.workload) for record in self.records})
 
+    def system_of(self, panel: Panel) -> str:
+        """The system of a panel's node class: linux or windows."""
+        return next((r.os for r in self.records if r.node_class == panel[0]), "linux")
+
     @property
     def configurations(self) -> list[str]:
         """The baseline first, the others as the matrix has them."""
         planned = self.run.document["planned"]
-        in_order = dict.fromkeys([*self.run.document["builds"], *_names(planned)])
+        builds = self.run.document["builds"].items()
+        built = [str(build.get("configuration") or name) for name, build in builds]
+        in_order = dict.fromkeys([*built, *_names(planned)])
         used = _names(planned) | {record.configuration for record in self.records}
         baseline = self.comparison.settings.baseline
         return [baseline, *(name for name in in_order if name in used and name != baseline)]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from results.compare import Comparison
 from results.metrics import format_bytes, format_time
+from results.ratios import ratio_tables
 from results.record import TrialRecord
 from results.report.data import ReportData
 
@@ -17,6 +19,7 @@ _LIMIT_NAMES: Final = {
     "memory_max_bytes": "memory, hard",
     "memory_high_bytes": "memory, soft",
     "cpus": "processors",
+    "working_set_max_bytes": "working set",
 }
 
 
@@ -64,20 +67,39 @@ def configuration_grid(data: ReportData) -> Grid:
     """What each configuration asks for, as the services were told."""
     rows = []
     for name in data.configurations:
-        build = data.run.document["builds"].get(name, {})
-        record = next((r for r in data.records if r.configuration == name), None)
-        rows.append(
-            (
-                name,
-                str(build.get("go_version") or "–"),
-                _environment(record) or "–",
-                " ".join(build.get("build_flags") or ()) or "–",
-                format_bytes(build["size_bytes"]) if build.get("size_bytes") else "–",
-                str(build.get("sha256") or "–"),
+        for system, build in _builds_of(data, name):
+            record = next(
+                (r for r in data.records if r.configuration == name and r.os == (system or r.os)),
+                None,
             )
-        )
+            rows.append(_configured(f"{name} ({system})" if system else name, build, record))
     heads = ("configuration", "Go", "environment", "build flags", "size", "SHA-256")
     return Grid("What was run", heads, tuple(rows), frozenset({4}))
+
+
+def _builds_of(data: ReportData, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The builds of a configuration, by system where there are several."""
+    found = [build for own, build in _builds(data) if own == name]
+    if len(found) < 2:
+        return [("", found[0] if found else {})]
+    return [(str(build["os"]), build) for build in found]
+
+
+def _builds(data: ReportData) -> list[tuple[str, dict[str, Any]]]:
+    """All builds with the name of their configuration."""
+    builds = data.run.document["builds"].items()
+    return [(str(build.get("configuration") or name), build) for name, build in builds]
+
+
+def _configured(name: str, build: dict[str, Any], record: TrialRecord | None) -> tuple[str, ...]:
+    return (
+        name,
+        str(build.get("go_version") or "–"),
+        _environment(record) or "–",
+        " ".join(build.get("build_flags") or ()) or "–",
+        format_bytes(build["size_bytes"]) if build.get("size_bytes") else "–",
+        str(build.get("sha256") or "–"),
+    )
 
 
 def _environment(record: TrialRecord | None) -> str:
@@ -89,9 +111,12 @@ def _environment(record: TrialRecord | None) -> str:
 
 def build_infos(data: ReportData) -> list[tuple[str, str]]:
     """Configuration and what its binary says of itself (`go version -m`)."""
-    builds = data.run.document["builds"]
-    named = [name for name in data.configurations if name in builds]
-    return [(name, str(builds[name].get("build_info") or "–")) for name in named]
+    return [
+        (f"{name} ({system})" if system else name, str(build.get("build_info") or "–"))
+        for name in data.configurations
+        for system, build in _builds_of(data, name)
+        if build
+    ]
 
 
 def node_grid(data: ReportData) -> Grid:
@@ -183,6 +208,7 @@ def trial_grid(data: ReportData) -> Grid:
         rows.append(
             (
                 row["trial_id"],
+                row["node_id"],
                 state,
                 _whole(row["measured"]),
                 _whole(row["failed"]),
@@ -191,8 +217,22 @@ def trial_grid(data: ReportData) -> Grid:
                 row["exit_text"] or "–",
             )
         )
-    heads = ("trial", "state", "requests", "failed", "generator late (p99)", "its core", "ended")
-    return Grid("Trials", heads, tuple(rows), frozenset({2, 3, 4, 5}))
+    heads = (
+        "trial", "node", "state", "requests", "failed", "generator late (p99)", "its core", "ended",
+    )  # fmt: skip
+    return Grid("Trials", heads, tuple(rows), frozenset({3, 4, 5, 6}))
+
+
+def ratio_grids(comparison: Comparison) -> list[Grid]:
+    """Ratios of each configuration side by side, where several systems were measured."""
+    return [
+        grid_of(
+            f"{table.candidate} per {table.baseline}, {table.workload}",
+            ("", *table.classes),
+            [(row.label, *(r.text if r else "–" for r in row.ratios)) for row in table.rows],
+        )
+        for table in ratio_tables(comparison)
+    ]
 
 
 def cut_off(grid: Grid, most: int) -> Grid:

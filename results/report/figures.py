@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from results.metrics import METRICS, format_bytes, format_time
+from results.metrics import format_bytes, format_time, named_on
 from results.report import charts, latency_charts
 from results.report.charts import Chart, Palette
 from results.report.data import Panel, ReportData
@@ -65,8 +65,8 @@ def _ablation(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figu
     rows = data.answers["comparison"].of(panel)
     found = [
         chart
-        for metric in data.comparison.settings.primary
-        if metric in METRICS and (chart := charts.ablation_chart(palette, rows, metric))
+        for metric in named_on(data.system_of(panel), data.comparison.settings.primary)
+        if (chart := charts.ablation_chart(palette, rows, metric))
     ]
     if found:
         yield Figure(
@@ -86,9 +86,11 @@ def _memory(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure
     phases = data.answers["phase_spans"].of(panel)
     if not samples.num_rows:
         return
-    limits, beyond = _limits(data, samples)
+    windows = data.system_of(panel) == "windows"
+    limits, beyond = _limits(data, samples["resident_bytes"], panel)
+    resident = "The working set" if windows else "Resident memory"
     caption = (
-        "Resident memory of the whole process tree, one line for each trial, moved so that phase "
+        f"{resident} of the whole process tree, one line for each trial, moved so that phase "
         "measure begins at 0 (one that never measured ends there). Between samples a peak can "
         "hide: the kernel's own peaks are in the table. A dashed line is a trial that does "
         "not count; ✕ is a death or an OOM kill."
@@ -100,9 +102,10 @@ def _memory(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure
         "Memory over time",
         " ".join([caption, *beyond]),
         (charts.memory_chart(palette, samples, phases, marks, limits),),
-        (_memory_grid(data.answers["memory_by_trial"].of(panel)),),
+        (_memory_grid(data.answers["memory_by_trial"].of(panel), windows=windows),),
         ("memory_over_time", "memory_by_trial", "phase_spans", "memory_marks"),
     )
+    yield from _commit(data, palette, panel)
     cycles = data.answers["gc_cycles"].of(panel)
     if cycles.num_rows:
         yield Figure(
@@ -117,14 +120,54 @@ def _memory(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure
         )
 
 
-def _memory_grid(trials: pa.Table) -> Grid:
-    heads = ("trial", "initial RSS", "peak RSS", "peak cgroup", "greatest sample", "ended")
-    names = ("initial_rss_bytes", "peak_rss_bytes", "peak_cgroup_bytes", "sampled_peak_bytes")
-    rows = [
-        (row["trial_id"], *(_bytes(row[name]) for name in names), row["exit_text"] or "–")
+def _commit(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure]:
+    """Windows: what a trimmed working set does not show."""
+    samples = data.answers["commit_over_time"].of(panel)
+    if not samples.num_rows:
+        return
+    phases = data.answers["phase_spans"].of(panel)
+    limits, beyond = _limits(data, samples["commit_bytes"], panel, hard=True)
+    caption = (
+        "Memory that Windows has promised to back, of the whole process tree. A working set can be "
+        "trimmed without saving anything: what is saved falls here too. It moves and zooms with "
+        "the chart above."
+    )
+    yield Figure(
+        "commit",
+        "memory",
+        "Commit over time",
+        " ".join([caption, *beyond]),
+        (charts.commit_chart(palette, samples, phases, limits),),
+        (),
+        ("commit_over_time",),
+    )
+
+
+_LINUX_GRID: Final = {
+    "initial RSS": "initial_rss_bytes",
+    "peak RSS": "peak_rss_bytes",
+    "peak cgroup": "peak_cgroup_bytes",
+    "greatest sample": "sampled_peak_bytes",
+}
+_WINDOWS_GRID: Final = {
+    "initial working set": "initial_working_set_bytes",
+    "peak working set": "peak_working_set_bytes",
+    "greatest sample": "sampled_working_set_bytes",
+    "initial commit": "initial_commit_bytes",
+    "peak commit": "peak_commit_bytes",
+    "its greatest sample": "sampled_commit_bytes",
+    "peak job": "peak_job_bytes",
+}
+
+
+def _memory_grid(trials: pa.Table, *, windows: bool) -> Grid:
+    columns = _WINDOWS_GRID if windows else _LINUX_GRID
+    rows = tuple(
+        (row["trial_id"], *(_bytes(row[n]) for n in columns.values()), row["exit_text"] or "–")
         for row in trials.to_pylist()
-    ]
-    whole = Grid("Memory of each trial", heads, tuple(rows), frozenset({1, 2, 3, 4}))
+    )
+    numbers = frozenset(range(1, len(columns) + 1))
+    whole = Grid("Memory of each trial", ("trial", *columns, "ended"), rows, numbers)
     return cut_off(whole, GRID_ROWS_MAX)
 
 
@@ -132,13 +175,19 @@ def _bytes(value: int | None) -> str:
     return "–" if value is None else format_bytes(value)
 
 
-def _limits(data: ReportData, samples: pa.Table) -> tuple[pa.Table, list[str]]:
-    """The limits that the chart can show, and words about those far above all samples."""
-    highest = max(samples["rss_bytes"].to_pylist())
+def _limits(
+    data: ReportData, samples: pa.ChunkedArray, panel: Panel, *, hard: bool | None = None
+) -> tuple[pa.Table, list[str]]:
+    """The limits that the chart can show, and words about those far above all samples.
+
+    A hard limit counts commit on Windows: it is not in the chart of the working set.
+    """
+    highest = max(samples.to_pylist())
+    hard = data.system_of(panel) == "linux" if hard is None else hard
     shown: list[dict[str, Any]] = []
     beyond = []
     column, last, said = 0, -highest, set()
-    for value, kind, configuration in sorted(set(_all_limits(data))):
+    for value, kind, configuration in sorted(set(_all_limits(data, hard=hard))):
         if value <= 2.5 * highest:
             label = f"{kind} {format_bytes(value)}"
             if label not in said:
@@ -155,9 +204,9 @@ def _limits(data: ReportData, samples: pa.Table) -> tuple[pa.Table, list[str]]:
     return (pa.Table.from_pylist(shown) if shown else _NO_LIMITS), beyond
 
 
-def _all_limits(data: ReportData) -> Iterator[tuple[int, str, str]]:
+def _all_limits(data: ReportData, *, hard: bool) -> Iterator[tuple[int, str, str]]:
     for row in data.answers["limits"].rows.to_pylist():
-        if row["name"] == "memory_max_bytes" and row["enforced"]:
+        if hard and row["name"] == "memory_max_bytes" and row["enforced"]:
             yield int(row["read_back"] or row["asked"]), "hard limit", row["configuration"]
     for record in data.records:
         for name, value in record.spec["service"].get("environment", ()):

@@ -96,7 +96,9 @@ def _glue(text: str) -> str:
 
 def _context(data: ReportData) -> dict[str, Any]:
     """What the template names."""
+    from results.ratios import ACROSS_SYSTEMS
     from results.report import facts, forest, verdict
+    from results.tables import where
 
     comparison = data.comparison
     return {
@@ -106,6 +108,9 @@ def _context(data: ReportData) -> dict[str, Any]:
         "doubts": verdict.doubts(comparison),
         "headline": forest.headline_rows(comparison),
         "tables": [(forest.forest_table(t), s) for t, s in verdict.all_sentences(comparison)],
+        "where": where,
+        "ratio_grids": facts.ratio_grids(comparison),
+        "across_systems": ACROSS_SYSTEMS,
         "fold_tables": len(comparison.tables) > TABLES_OPEN_MAX,
         "forest_width": forest.WIDTH,
         "forest_height": forest.HEIGHT,

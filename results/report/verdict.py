@@ -12,6 +12,7 @@ from typing import Final
 
 from results.compare import Comparison, Row, Table
 from results.metrics import format_value
+from results.trimming import TRIMMED
 
 PRICE: Final = ("gc_cpu_share", "cpu_cores", "latency_p99", "throughput", "error_share")
 """What is told beside the metrics that decide, in this order."""
@@ -20,6 +21,11 @@ _NOUNS: Final = {
     "initial_rss": "initial memory",
     "peak_rss": "peak memory",
     "peak_cgroup": "peak container memory",
+    "initial_working_set": "initial working set",
+    "initial_commit": "initial commit",
+    "peak_working_set": "peak working set",
+    "peak_commit": "peak commit",
+    "peak_job": "peak commit of the job",
     "gc_cpu_share": "GC CPU",
     "gc_cycles": "GC cycles",
     "cpu_cores": "CPU",
@@ -75,10 +81,14 @@ def doubts(comparison: Comparison) -> list[str]:
         found.append(f"{_number(len(uncounted), 'trial')} {kept} invalid and not counted")
     if comparison.warnings:
         found.append(f"{_number(len(comparison.warnings), 'warning')} about trials that count")
-    missing = [table for table in comparison.tables if table.blocks < comparison.planned_blocks]
+    missing = [
+        (table.blocks, planned)
+        for table in comparison.tables
+        if table.blocks < (planned := comparison.planned_on(table.node_class))
+    ]
     if missing:
-        least = min(table.blocks for table in missing)
-        found.append(f"only {least} of {comparison.planned_blocks} blocks are complete")
+        least, planned = min(missing)
+        found.append(f"only {least} of {planned} blocks are complete")
     return found
 
 
@@ -115,7 +125,8 @@ def _of_many(comparison: Comparison) -> str:
     better = [pair for pair in firsts if pair[1].verdict == "better"]
     worse = sum(row.verdict == "worse" for _, row in firsts)
     open_ = sum(row.verdict.startswith("needs") for _, row in firsts)
-    name = noun(firsts[0][1])
+    nouns = {noun(row) for _, row in firsts}
+    name = noun(firsts[0][1]) if len(nouns) == 1 else "peak resident memory"
     if open_ == len(firsts):
         return _open_of_many(comparison, firsts)
     counts = f"of {len(firsts)} comparisons, {len(better)} show better {name}"
@@ -170,8 +181,9 @@ def _decided(comparison: Comparison, table: Table, row: Row) -> str:
     interval = f"({comparison.settings.confidence * 100:g} % interval {_interval(row)})"
     if row.verdict.startswith("needs"):
         return _claim(table, row)
-    if row.verdict in ("better", "worse"):
-        return f"{_claim(table, row)} {interval}"
+    if row.verdict == TRIMMED:
+        claim = f"{_claim(table, row)} {interval}"
+        return f"{claim}, but its commit did not fall with it: {TRIMMED}"
     if row.verdict == "no difference shown":
         text = f"no difference in {noun(row)} between {names} is shown {interval}"
         more = row.more_blocks

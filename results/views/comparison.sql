@@ -1,10 +1,12 @@
 -- grain: one metric of one configuration against the baseline, under one workload, in a run
 -- run_id | | run
 -- node_class | | machines that may be compared with each other
+-- os | | their system: linux or windows
 -- workload | | workload
 -- baseline | | name of the baseline
 -- configuration | | configuration that is compared with it
 -- metric | | name of the metric, see below
+-- kind | | the same for counterparts on other systems, see `ratios`
 -- unit | | unit of the metric
 -- baseline_value | the metric's own | median of the baseline over the pairs
 -- candidate_value | the metric's own | median of the configuration over the pairs
@@ -16,7 +18,7 @@
 -- p_adjusted | | the same, corrected (Holm) over all primary metrics of the run
 -- pairs | | blocks in which both have a counted trial
 -- is_primary | | whether the metric decides
--- verdict | | better, worse, no difference shown, equivalent (±margin), invalid, needs N blocks, or n/a
+-- verdict | | better, worse, no difference shown, equivalent (±margin), trimmed, not saved, invalid, needs N blocks, or n/a
 create view comparison as
 select * from raw_comparison
 order by run_id, node_class, workload, configuration, is_primary desc, metric;

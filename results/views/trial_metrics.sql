@@ -7,10 +7,14 @@
 -- baseline | | whether that is the one which the others are compared with
 -- block | | block of the trial
 -- metric | | name of the metric, see below
--- value | the metric's own | its value; null when the trial can't tell (too few requests, say)
+-- value | the metric's own | its value; a metric of another system has no row; null when the trial can't tell (too few requests, say)
 create view trial_metrics as
 with rest as (
-  select m.run_id, m.trial_id, median(m.rss_bytes) as initial_rss
+  select
+    m.run_id, m.trial_id,
+    median(m.rss_bytes) as initial_rss,
+    median(m.working_set_bytes) as initial_working_set,
+    median(m.commit_bytes) as initial_commit
   from memory m
   join phases p on p.run_id = m.run_id and p.trial_id = m.trial_id and p.phase = 'idle'
   where m.counted and m.phase = 'idle'
@@ -39,10 +43,15 @@ answered as (
 wide as (
   select
     t.run_id, t.trial_id, t.node_class, t.workload, t.configuration, t.baseline, t.block,
-    t.position,
+    t.position, t.os,
     r.initial_rss::double as initial_rss,
     t.peak_rss_bytes::double as peak_rss,
     t.peak_cgroup_bytes::double as peak_cgroup,
+    r.initial_working_set::double as initial_working_set,
+    r.initial_commit::double as initial_commit,
+    t.peak_working_set_bytes::double as peak_working_set,
+    t.peak_commit_bytes::double as peak_commit,
+    t.peak_job_bytes::double as peak_job,
     g.gc_cpu_share::double as gc_cpu_share,
     g.cycles::double as gc_cycles,
     g.service_cpu_ns / (t.measure_end_ns - t.measure_start_ns)::double as cpu_cores,
@@ -67,9 +76,17 @@ select run_id, trial_id, node_class, workload, configuration, baseline, block, m
 from wide
 unpivot include nulls (
   value for metric in (
-    initial_rss, peak_rss, peak_cgroup, gc_cpu_share, gc_cycles, cpu_cores,
-    latency_p50, latency_p99, latency_p999, service_p50, service_p99, service_p999,
+    initial_rss, peak_rss, peak_cgroup,
+    initial_working_set, initial_commit, peak_working_set, peak_commit, peak_job,
+    gc_cpu_share, gc_cycles, cpu_cores, latency_p50, latency_p99, latency_p999, service_p50, service_p99, service_p999,
     throughput, error_share, binary_size
   )
 )
+  -- RSS is not the working set, nor a cgroup's usage a job's commit: each system has its own rows.
+where case os
+  when 'windows' then metric not in ('initial_rss', 'peak_rss', 'peak_cgroup')
+  else metric not in (
+    'initial_working_set', 'initial_commit', 'peak_working_set', 'peak_commit', 'peak_job'
+  )
+end
 order by run_id, node_class, workload, block, position, trial_id, metric;

@@ -10,6 +10,8 @@
 -- workload | | name of the workload
 -- node_id | | machine that measured
 -- node_class | | machines that may be compared with each other
+-- os | | system of that machine: linux or windows
+-- wine | | version of Wine, where that took Windows's place
 -- valid | | whether the numbers may be used at all; if not, `findings` says why
 -- counted | | whether this is the last valid attempt: the only one in trial_metrics and cells
 -- started_ns | ns since epoch, UTC | when the trial began
@@ -19,15 +21,24 @@
 -- gc_traced | | whether the Go runtime was asked to report its collections
 -- peak_rss_bytes | bytes | kernel's peak of resident memory in measure (VmHWM), main process
 -- peak_cgroup_bytes | bytes | kernel's peak of what the container limit counts, in measure
+-- peak_working_set_bytes | bytes | Windows: resident memory in measure, as the next column says
+-- peak_working_set_from | | kernel: the main process's mark, which rose in measure; samples: it did not, this is the greatest sample
+-- peak_commit_bytes | bytes | Windows: private commit in measure, as the next column says
+-- peak_commit_from | | kernel or samples, as for the working set
+-- peak_job_bytes | bytes | Windows: the kernel's mark of the job object's commit; null when it did not rise in measure
 -- binary_sha256 | | digest of the program's file
 -- binary_size_bytes | bytes | size of the program's file
 -- go_version | | Go release that built it; null for what is not a Go program
--- exit_cause | | how the service ended: stopped, killed, exited, crashed, oom_kill …
+-- exit_cause | | how the service ended: stopped, killed, exited, crashed, oom_kill, commit_refused …
 -- exit_text | | the same for a person
 -- sent | | requests that were sent, all phases
 -- measured | | requests of phase measure
 -- failed | | requests that failed, all phases
 -- lag_p99_ns | ns | 99th percentile of the load generator's own delay
 -- generator_cpu_share | fraction | share of its core that the load generator used
+-- generators | | load generators that sent its requests; `requests.generator` tells them apart
+-- clock_offset_ns | ns | clock of the node minus clock of the head; null when not known. It is stored, never applied
+-- clock_error_ns | ns | bound of that offset's error: add both nodes' when rows of two nodes are joined by time
+-- clock_drift_ns | ns | how far the offset moved over the trial
 create view trials as
 select * from raw_trials order by run_id, block, workload, position, attempt, trial_id;

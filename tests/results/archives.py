@@ -8,6 +8,7 @@ idle mark workers.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import pyarrow as pa
 from results.files import RUN_FILES, write_sums
 from results.record import ExitRecord, Finding, LoadRecord, PhasePeak, PhaseSpan, TrialRecord
 from results.schema import SCHEMA_VERSION, TABLES
+from results.streams import stream_of, table_of
 from workers.spec import (
     ArrivalsSpec,
     BinarySpec,
@@ -46,6 +48,38 @@ MEASURE_S = 10
 WARMUP_REQUESTS = 10
 
 
+MEMORY_FIELDS = (
+    "initial_rss_bytes",
+    "peak_rss_bytes",
+    "peak_cgroup_bytes",
+    "initial_working_set_bytes",
+    "peak_working_set_bytes",
+    "initial_commit_bytes",
+    "peak_commit_bytes",
+    "peak_job_bytes",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A group of nodes of one class; its blocks are on its `nodes` in turn."""
+
+    node_class: str = "linux-test"
+    os: str = "linux"
+    nodes: tuple[str, ...] = ("node-1",)
+    wine: str | None = None
+
+
+LINUX = Place(node_class="linux · AMD EPYC 7B13 · 2 cores · 24 GiB", nodes=("node-1a2b3c4d",))
+WINDOWS = Place(
+    node_class="windows · AMD EPYC 7B13 · 2 cores · 24 GiB",
+    os="windows",
+    nodes=("node-5e6f7a8b", "node-9c0d1e2f"),
+    wine="8.0",
+)
+MIXED = {"linux": LINUX, "windows": WINDOWS}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
     """What one configuration's trials show.
@@ -54,12 +88,24 @@ class Numbers:
     that. The last `failed` of `requests` failed. `factors` scales memory and latency block by
     block, in turn; a cycle of the GC costs `gc_cycle_cpu_ns`, a quarter in each of its four parts;
     the reports of `gc_torn` cycles in the midst of measure can't be read.
+
+    On Windows there are working set and commit instead of RSS and cgroup: a mark of None did not
+    rise in measure, and the samples stay `MIB` below the greatest value. `load_nodes` share the
+    requests with the service's own node, in turn.
     """
 
     baseline: bool = False
     initial_rss_bytes: int = 100 * MIB
     peak_rss_bytes: int | None = 200 * MIB
     peak_cgroup_bytes: int | None = 210 * MIB
+    initial_working_set_bytes: int = 90 * MIB
+    peak_working_set_bytes: int = 180 * MIB
+    initial_commit_bytes: int = 110 * MIB
+    peak_commit_bytes: int = 240 * MIB
+    peak_job_bytes: int | None = 250 * MIB
+    marks_rose: bool = True
+    working_set_max_bytes: int | None = None
+    load_nodes: int = 0
     cpu_ns: int = 8 * SECOND_NS
     gc_cycles: int = 20
     gc_cycle_cpu_ns: int = 40_000_000
@@ -75,7 +121,7 @@ class Numbers:
     def in_block(self, block: int) -> Numbers:
         """The numbers of one block, which are numbered from 1."""
         factor = self.factors[(block - 1) % len(self.factors)]
-        scaled = ("initial_rss_bytes", "peak_rss_bytes", "peak_cgroup_bytes", "latency_ns")
+        scaled = (*MEMORY_FIELDS, "latency_ns")
         values = {name: getattr(self, name) for name in scaled}
         return replace(
             self, **{n: v if v is None else round(v * factor) for n, v in values.items()}
@@ -95,15 +141,18 @@ def write_archive(
     missing: Collection[str] = (),
     comparison: Mapping[str, Any] | None = None,
     node_class: str = "linux-test",
+    groups: Mapping[str, Place] | None = None,
 ) -> Path:
     """Write one run into the archive `root` and return `root`; call again for a second run.
 
     `configurations` are fields of `Numbers` by name; the first is the baseline unless one says so.
     The others name planned trials (`b01-1-default-steady`): `invalid` ones, `repeated` ones (an
     invalid first attempt and a valid second), `partial` ones (cut off) and `missing` ones.
+    `groups` of nodes measure the whole plan each; their trials end in `@group` when there are more.
     """
     numbers = _numbers(configurations or {"default": {}})
-    planned = list(_planned(numbers, blocks, workloads))
+    groups = groups or {"linux": Place(node_class=node_class)}
+    planned = list(_planned(numbers, blocks, workloads, groups))
     unknown = {*invalid, *repeated, *partial, *missing} - {trial["trial_id"] for trial in planned}
     assert not unknown, f"not planned: {unknown}"
     folder = root / run_id
@@ -116,7 +165,7 @@ def write_archive(
         if trial["trial_id"] in missing:
             continue
         writer = _Trial(folder / "trials", run_id, trial, numbers[trial["configuration"]], index)
-        writer.node_class = node_class
+        writer.place = groups[trial["group"]]
         if trial["trial_id"] in partial:
             writer.write_partial()
         else:
@@ -135,19 +184,24 @@ def _numbers(configurations: Mapping[str, Mapping[str, Any]]) -> dict[str, Numbe
 
 
 def _planned(
-    numbers: Mapping[str, Numbers], blocks: int, workloads: Sequence[str]
+    numbers: Mapping[str, Numbers],
+    blocks: int,
+    workloads: Sequence[str],
+    groups: Mapping[str, Place],
 ) -> Iterator[dict[str, Any]]:
     for block in range(1, blocks + 1):
-        for workload in workloads:
+        for workload, group in itertools.product(workloads, groups):
+            end = f"@{group}" if len(groups) > 1 else ""
             for position, (name, own) in enumerate(numbers.items(), 1):
                 yield {
-                    "trial_id": f"b{block:02}-{position}-{name}-{workload}",
+                    "trial_id": f"b{block:02}-{position}-{name}-{workload}{end}",
                     "block": block,
                     "position": position,
                     "configuration": name,
                     "baseline": own.baseline,
                     "workload": workload,
-                    "os": "linux",
+                    "os": groups[group].os,
+                    "group": group,
                 }
 
 
@@ -176,9 +230,18 @@ def _document(
             **(comparison or {}),
         },
         "planned": planned,
-        "builds": {name: _build(own) for name, own in numbers.items()},
+        "builds": dict(_builds(planned, numbers)),
         "notes": [],
     }
+
+
+def _builds(
+    planned: list[dict[str, Any]], numbers: Mapping[str, Numbers]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    systems = sorted({trial["os"] for trial in planned})
+    for (name, own), system in itertools.product(numbers.items(), systems):
+        key = f"{name}@{system}" if len(systems) > 1 else name
+        yield key, {"configuration": name, "os": system, **_build(own)}
 
 
 def _build(own: Numbers) -> dict[str, Any]:
@@ -197,7 +260,7 @@ class _Trial:
     def __init__(
         self, trials: Path, run_id: str, planned: dict[str, Any], numbers: Numbers, index: int
     ) -> None:
-        self.node_class = ""
+        self.place = Place()
         self._trials = trials
         self._run_id = run_id
         self._planned = planned
@@ -232,7 +295,7 @@ class _Trial:
     def _rows(self) -> dict[str, list[dict[str, Any]]]:
         return {
             "memory": list(self._memory()),
-            "requests": list(self._requests()),
+            **self._request_parts(),
             "gc": list(self._gc()),
             "events": list(self._events()),
             "runtime": [
@@ -244,6 +307,11 @@ class _Trial:
                 }
             ],
         }
+
+    def _request_parts(self) -> dict[str, list[dict[str, Any]]]:
+        """The requests, dealt out to as many files as there are load generators."""
+        rows, parts = list(self._requests()), self._own.load_nodes + 1
+        return {stream_of("requests", part): rows[part::parts] for part in range(parts)}
 
     def _memory(self) -> Iterator[dict[str, Any]]:
         """Ten samples a second; the CPU clock stands still but in measure."""
@@ -257,7 +325,7 @@ class _Trial:
                     "phase": phase,
                     "processes": 1,
                     "threads": 8,
-                    "rss_bytes": self._rss_bytes(phase, share),
+                    **self._resident(phase, share),
                     "cpu_user_ns": cpu_ns - cpu_ns // 4,
                     "cpu_system_ns": cpu_ns // 4,
                 }
@@ -267,12 +335,44 @@ class _Trial:
             return share
         return 1.0 if phase == "cooldown" else 0.0
 
-    def _rss_bytes(self, phase: str, share: float) -> int:
-        if phase in ("startup", "idle") and share < 0.5:
-            return self._own.initial_rss_bytes // 2
-        # Below the kernel's peak, as samples are.
-        peak_bytes = (self._own.peak_rss_bytes or self._own.initial_rss_bytes) - MIB
-        return peak_bytes if phase == "measure" else self._own.initial_rss_bytes
+    def _resident(self, phase: str, share: float) -> dict[str, int]:
+        own = self._own
+        if self.place.os == "linux":
+            peak = own.peak_rss_bytes or own.initial_rss_bytes
+            return {"rss_bytes": _level(phase, share, own.initial_rss_bytes, peak)}
+        resident = _level(phase, share, own.initial_working_set_bytes, own.peak_working_set_bytes)
+        return {
+            "working_set_bytes": resident,
+            "private_working_set_bytes": resident - 10 * MIB,
+            "peak_working_set_bytes": own.peak_working_set_bytes,
+            "commit_bytes": _level(phase, share, own.initial_commit_bytes, own.peak_commit_bytes),
+            "peak_commit_bytes": own.peak_commit_bytes,
+            "job_peak_bytes": own.peak_job_bytes or own.peak_commit_bytes,
+            "page_faults": round(1_000 * share),
+            "pagefile_used_bytes": 5 * MIB,
+            "system_commit_bytes": 6_000 * MIB,
+            "system_commit_limit_bytes": 28_000 * MIB,
+        }
+
+    def _peak(self) -> PhasePeak:
+        own = self._own
+        if self.place.os == "linux":
+            return PhasePeak("measure", own.peak_rss_bytes, own.peak_cgroup_bytes)
+        return PhasePeak(
+            "measure",
+            None,
+            None,
+            working_set_bytes=own.peak_working_set_bytes if own.marks_rose else None,
+            commit_bytes=own.peak_commit_bytes if own.marks_rose else None,
+            job_bytes=own.peak_job_bytes if own.marks_rose else None,
+            sampled_working_set_bytes=own.peak_working_set_bytes - MIB,
+            sampled_commit_bytes=own.peak_commit_bytes - MIB,
+        )
+
+    @property
+    def _node_id(self) -> str:
+        nodes = self.place.nodes
+        return nodes[(self._planned["block"] - 1) % len(nodes)]
 
     def _requests(self) -> Iterator[dict[str, Any]]:
         slow_ns = 100 * self._own.latency_ns
@@ -358,24 +458,36 @@ class _Trial:
             configuration=planned["configuration"],
             baseline=planned["baseline"],
             workload=planned["workload"],
-            node_id="node-1",
-            node_class=self.node_class,
+            node_id=self._node_id,
+            node_class=self.place.node_class,
             started_ns=self._start_ns,
             finished_ns=self._at(15),
             spec=to_plain(_spec(self._run_id, trial_id, attempt, planned, own)),
-            node={"os": "linux", "cpus": 2},
+            node={"os": self.place.os, "cpus": 2, "wine": self.place.wine},
             versions={"heapgate": "0.1.0"},
             clock={"offset_ns": 0, "error_ns": 100},
             phases=[
                 PhaseSpan(name, self._at(begin), self._at(end), self._own.cpu_ns)
                 for name, begin, end in SPANS
             ],
-            peaks=[PhasePeak("measure", own.peak_rss_bytes, own.peak_cgroup_bytes)],
+            peaks=[self._peak()],
             load=_load(own),
             exit=ExitRecord(cause="stopped", code=0, signal=None, text="stopped by us"),
             rows=rows,
             findings=[] if valid else [broken],
+            clock_offset={"offset_ns": -40_000, "error_ns": 300, "drift_ns": 2},
+            generators=[
+                {"node_id": f"load-{part}", "offset_ns": 1_000 * part, "error_ns": 200}
+                for part in range(1, own.load_nodes + 1)
+            ],
         )
+
+
+def _level(phase: str, share: float, initial_bytes: int, peak_bytes: int) -> int:
+    """Half in the first half of idle; in measure below the kernel's peak, as samples are."""
+    if phase in ("startup", "idle") and share < 0.5:
+        return initial_bytes // 2
+    return peak_bytes - MIB if phase == "measure" else initial_bytes
 
 
 def _load(own: Numbers) -> LoadRecord:
@@ -427,9 +539,11 @@ def _spec(
         configuration=planned["configuration"],
         baseline=planned["baseline"],
         workload=planned["workload"],
-        os="linux",
+        os=planned["os"],
         service=service,
-        limits=LimitsSpec(),
+        limits=LimitsSpec(
+            working_set_max_bytes=own.working_set_max_bytes if planned["os"] == "windows" else None
+        ),
         load=LoadSpec(
             scenario="cache_mix.py",
             users=None,
@@ -449,7 +563,7 @@ def _spec(
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as a finished Arrow IPC file in two batches; columns left out are null."""
-    schema = TABLES[path.stem].arrow
+    schema = TABLES[table_of(path.stem)[0]].arrow
     plain = pa.schema(
         [
             pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type)

@@ -21,9 +21,9 @@ from results.compare import (
     Settings,
     Table,
     compare,
-    comparison_of,
     comparison_rows,
 )
+from results.comparison import comparison_of
 from results.database import open_database
 from results.errors import UserError
 from results.record import Finding, TrialRecord
