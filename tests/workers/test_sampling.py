@@ -244,7 +244,10 @@ class Rows:
         self.rows: list[dict[str, Any]] = []
 
     def __call__(self, columns: dict[str, list[Any]]) -> None:
-        self.rows += pa.RecordBatch.from_pydict(columns, schema=MEMORY.arrow).to_pylist()
+        absent = dict.fromkeys(
+            set(MEMORY.arrow.names) - set(columns), [None] * len(columns["time_ns"])
+        )
+        self.rows += pa.RecordBatch.from_pydict(columns | absent, MEMORY.arrow).to_pylist()
 
 
 class Phase:

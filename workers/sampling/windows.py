@@ -21,8 +21,8 @@ from results.record import PhasePeak
 from workers import win32
 from workers.limits.limiter import Limiter
 
-PROCESSES_EVERY_NS = 1_000_000_000
-"""How old the list of processes in the tree may be."""
+SLOW_EVERY_NS = 1_000_000_000
+"""What costs most is read this often: which processes there are, their threads, the system."""
 
 _UNTOLD = 2**64 - 1
 _UNIT_NS = 100
@@ -33,7 +33,7 @@ _ACCESS = win32.PROCESS_QUERY_LIMITED_INFORMATION | win32.SYNCHRONIZE
 class MemorySample(NamedTuple):
     """One row of the memory table without its time and phase: the same names.
 
-    `threads` is known once a second, when the processes are listed: it is not cheap to tell.
+    The threads and the figures of the whole system are read once a second, and None in between.
     """
 
     processes: int
@@ -133,39 +133,45 @@ class ProcessCounters:
         win32.close_handle(self._handle)
 
 
+class SystemReading(NamedTuple):
+    """The whole system: page files in use, commit and its limit; None where it does not tell."""
+
+    pagefile_used_bytes: int | None = None
+    commit_bytes: int | None = None
+    commit_limit_bytes: int | None = None
+
+
+_NOT_NOW = SystemReading()
+
+
 class SystemCounters:
-    """Commit of the whole system, and its page files."""
+    """Reads the commit of the whole system, and its page files."""
 
     def __init__(self) -> None:
         self._performance = win32.SystemPerformance()
-        size = ctypes.sizeof(self._performance)
-        self._call = (ctypes.byref(self._performance), size)
+        self._call = (ctypes.byref(self._performance), ctypes.sizeof(self._performance))
         self._pages = 0
         self._add = win32.PageFileCallback(self._add_file)
         self._has_page_files = True
-        self.page_bytes = 0
-        self.commit_bytes: int | None = None
-        self.commit_limit_bytes: int | None = None
-        self.pagefile_used_bytes: int | None = None
 
     def _add_file(self, _context: Any, file: Any, _name: Any) -> int:
         self._pages += file.contents.in_use
         return 1
 
-    def read(self) -> None:
+    def read(self) -> SystemReading:
         """Read all of it."""
         now = self._performance
         try:
             win32.performance(*self._call)
         except OSError:
-            self.commit_bytes = self.commit_limit_bytes = None
-            return
-        self.page_bytes = now.page_size
-        self.commit_bytes = now.commit_total * now.page_size
-        self.commit_limit_bytes = now.commit_limit * now.page_size
-        self.pagefile_used_bytes = self._page_files()
+            return _NOT_NOW
+        return SystemReading(
+            self._page_files(now.page_size),
+            now.commit_total * now.page_size,
+            now.commit_limit * now.page_size,
+        )
 
-    def _page_files(self) -> int | None:
+    def _page_files(self, page_bytes: int) -> int | None:
         """Bytes in use in all page files; None where the system does not tell (Wine)."""
         if not self._has_page_files:
             return None
@@ -175,7 +181,7 @@ class SystemCounters:
         except OSError:
             self._has_page_files = False
             return None
-        return self._pages * self.page_bytes
+        return self._pages * page_bytes
 
 
 class ProcessSampler:
@@ -187,7 +193,7 @@ class ProcessSampler:
         self._limiter = limiter
         self._others: dict[int, ProcessCounters] = {}
         self._ended = [0, 0, 0]  # user and kernel time in 100 ns, page faults
-        self._listed_ns = -PROCESSES_EVERY_NS
+        self._listed_ns = -SLOW_EVERY_NS
         self._system = SystemCounters()
         self._main: ProcessCounters | None = None
         with contextlib.suppress(OSError):
@@ -197,20 +203,19 @@ class ProcessSampler:
         """Read everything once; None when the main process has ended."""
         if self._main is None or not self._main.read():
             return None
-        threads, now_ns = None, steady_ns()
-        if now_ns - self._listed_ns >= PROCESSES_EVERY_NS:
+        threads, system, now_ns = None, _NOT_NOW, steady_ns()
+        if now_ns - self._listed_ns >= SLOW_EVERY_NS:
             self._listed_ns = now_ns
             self._refresh()
             threads = _threads({self.main_pid, *self._others})
+            system = self._system.read()
         for pid in list(self._others):
             if not self._others[pid].read():
                 self._forget(pid)
-        self._system.read()
-        group = self._limiter.read()
-        return self._row(self._main, threads, group.peak_bytes if group else None)
+        return self._row(self._main, threads, system)
 
     def _row(
-        self, main: ProcessCounters, threads: int | None, job_peak_bytes: int | None
+        self, main: ProcessCounters, threads: int | None, system: SystemReading
     ) -> MemorySample:
         user, kernel, faults = self._ended
         working_set = private = commit = 0
@@ -222,7 +227,7 @@ class ProcessSampler:
             working_set += memory.working_set
             private += memory.private_working_set
             commit += memory.commit
-        system = self._system
+        group = self._limiter.read()
         return MemorySample(
             1 + len(self._others),
             threads,
@@ -233,16 +238,14 @@ class ProcessSampler:
             main.memory.peak_working_set,
             commit,
             main.memory.peak_commit if told().peak_commit else None,
-            job_peak_bytes,
+            group.peak_bytes if group else None,
             faults or None,
-            system.pagefile_used_bytes,
-            system.commit_bytes,
-            system.commit_limit_bytes,
+            *system,
         )
 
     def list_again(self) -> None:
         """Let the next sample look for processes that are new, however old its list is."""
-        self._listed_ns = -PROCESSES_EVERY_NS
+        self._listed_ns = -SLOW_EVERY_NS
 
     def marks(self) -> Marks:
         """The high-water marks now; None where the system does not tell one."""
