@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from results.errors import EnvironmentLacks, HeapgateError
+from results.errors import EnvironmentLacks, HeapgateError, RunIncomplete
 from workers.spec import NodeOrder, NodeSettings, TrialSpec, to_plain
 
 NODE_LABEL = "heapgate-node"
@@ -307,6 +307,21 @@ class Node:
             cause = getattr(error, "cause", None)
             if isinstance(cause, HeapgateError):
                 raise cause from None
-            raised = isinstance(error, ray.exceptions.RayTaskError)
-            # What was raised on the node comes with its traceback: the last line says what it was.
-            raise NodeLost(str(error).strip().splitlines()[-1 if raised else 0]) from error
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            if isinstance(error, ray.exceptions.RayTaskError):
+                # What was raised there comes with its traceback: the last line says what it was.
+                raise RunIncomplete(f"node {self.node_id} failed: {lines[-1]}") from error
+            raise NodeLost(_why_lost(error)) from error
+
+
+def _why_lost(error: Exception) -> str:
+    """What Ray's error means, without its words for its own parts."""
+    import ray
+
+    if isinstance(error, ray.exceptions.GetTimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return "it can't be reached"
+    if isinstance(error, (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError)):
+        return "its worker, or the whole node, is gone"
+    return str(error).strip().splitlines()[0]

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from results.errors import HeapgateError
 from results.record import LoadRecord
 from workers.load.process import Account, Live, LoadLost
 
@@ -102,7 +103,7 @@ class RemoteLoad:
         """What all generators told last, summed."""
         try:
             found = [Live(**live) for live in self._all("load_live", timeout_s=5.0) if live]
-        except LoadLost:
+        except HeapgateError:  # lost, or closed meanwhile
             return None
         if not found:
             return None
@@ -152,7 +153,6 @@ class RemoteLoad:
                 peer.call("close_load", timeout_s=15.0)
             except PeerLost:
                 continue
-        self._pool.shutdown(wait=False)
 
 
 def merged(records: Sequence[LoadRecord]) -> LoadRecord:
