@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import sys
 from collections.abc import Iterable
@@ -16,19 +15,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.progress import format_bytes, format_seconds, trial_figures
+from orchestrator.progress import format_bytes, trial_figures
 from results.errors import EnvironmentLacks, RunIncomplete, UserError
 from results.metrics import counted
 from results.record import planned_id
 
 if TYPE_CHECKING:
-    from orchestrator.matrix import Matrix
-    from orchestrator.plan import PlannedTrial
     from orchestrator.run import RunResult
     from results.archive import Archive, RunEntry
     from results.compare import Comparison
 
-PLAN_ROWS_MAX = 24
 STATUS_STYLES = {"complete": "green", "interrupted": "yellow", "incomplete": "red"}
 CHECK_STYLES = {"ok": "green", "limited": "yellow", "missing": "red"}
 
@@ -38,54 +34,12 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """A table with these columns, its cells folded and never cut."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
-
-
-def print_plan(matrix: Matrix, console: Console, *, as_json: bool) -> None:
-    """The trials in their order, and how long they will take; never all of them in memory."""
-    from orchestrator import plan
-
-    trials = plan.planned_trials(matrix)
-    if as_json:
-        _print_plan_json(matrix, trials)
-        return
-    console.print(
-        f"[bold]{escape(matrix.service.name)}[/]: {plan.plan_summary(matrix)}, about "
-        f"{format_seconds(plan.estimate_ns(matrix) / 1e9)} after building",
-        highlight=False,
-    )
-    table = _table("trial", "block", "configuration", "workload")
-    for trial in itertools.islice(trials, PLAN_ROWS_MAX):
-        name = escape(trial.configuration) + (" [dim](baseline)[/]" if trial.baseline else "")
-        table.add_row(trial.trial_id, str(trial.block), name, trial.workload)
-    console.print(table)
-    left = plan.count_trials(matrix) - PLAN_ROWS_MAX
-    if left > 0:
-        console.print(f"… and {left:,} more; --json lists them all")
-    for warning in plan.plan_warnings(matrix)[:PLAN_ROWS_MAX]:
-        console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
-
-
-def _print_plan_json(matrix: Matrix, trials: Iterable[PlannedTrial]) -> None:
-    """One document, its trials one a line."""
-    from orchestrator import plan
-
-    document = {
-        "service": matrix.service.name,
-        "seed": matrix.seed,
-        "blocks": matrix.trials,
-        "estimate_ns": plan.estimate_ns(matrix),
-        "warnings": plan.plan_warnings(matrix),
-    }
-    sys.stdout.write(json.dumps(document, indent=1).removesuffix("\n}") + ',\n "trials": [')
-    for number, trial in enumerate(trials):
-        sys.stdout.write(",\n  " if number else "\n  ")
-        sys.stdout.write(json.dumps(trial.to_plain()))
-    sys.stdout.write("\n ]\n}\n")
 
 
 def print_run(result: RunResult, console: Console, *, as_json: bool) -> None:
@@ -212,7 +166,7 @@ def print_runs(archive_path: Path, console: Console, *, as_json: bool) -> None:
     if not rows:
         console.print(f"no runs in {archive_path} yet; try: bench demo", highlight=False)
         return
-    table = _table("run", "service", "began (UTC)", "status", "trials", "valid")
+    table = plain_table("run", "service", "began (UTC)", "status", "trials", "valid")
     for row in rows:
         style = STATUS_STYLES.get(row["status"], "default")
         table.add_row(
@@ -275,7 +229,7 @@ def print_run_details(archive_path: Path, name: str, console: Console, *, as_jso
 
 
 def _print_builds(builds: dict[str, Any], console: Console) -> None:
-    table = _table("configuration", "Go", "size", "SHA-256", "flags")
+    table = plain_table("configuration", "Go", "size", "SHA-256", "flags")
     for name, build in builds.items():
         table.add_row(
             escape(name),
@@ -288,7 +242,7 @@ def _print_builds(builds: dict[str, Any], console: Console) -> None:
 
 
 def _print_trials(records: list[Any], console: Console) -> None:
-    table = _table("trial", "", "figures and reasons for doubt")
+    table = plain_table("trial", "", "figures and reasons for doubt")
     for record in records:
         mark = "[green]valid[/]" if record.valid else "[red]invalid[/]"
         doubts = "".join(
@@ -305,7 +259,7 @@ def _print_limits(records: list[Any], console: Console) -> None:
     seen = {(r.configuration, limit.name): limit for r in records for limit in r.limits}
     if not seen:
         return
-    table = _table("configuration", "limit", "asked", "read back", "by", "")
+    table = plain_table("configuration", "limit", "asked", "read back", "by", "")
     for (configuration, name), limit in seen.items():
         table.add_row(
             configuration,
@@ -383,7 +337,7 @@ def print_doctor(console: Console, *, as_json: bool) -> None:
     if as_json:
         print_json([dataclasses.asdict(check) for check in checks])
     else:
-        table = _table("", "found")
+        table = plain_table("", "found")
         for check in checks:
             style = CHECK_STYLES[check.status]
             text = escape(check.found)

@@ -146,8 +146,8 @@ def plan(
 
     Example: bench plan matrix.yaml
     """
-    from orchestrator.answers import print_plan
     from orchestrator.matrix import load_matrix
+    from orchestrator.plananswers import print_plan
 
     planned = load_matrix(matrix).with_overrides(trials=trials, seed=seed)
     print_plan(planned, _console(), as_json=as_json)

@@ -77,11 +77,13 @@ def gather_fleet(
             yield fleet
 
 
-def check_nodes(matrix: Matrix) -> None:
-    """Raises EnvironmentLacks when no nodes can satisfy a matrix now, before anything is built."""
+def teams_for(matrix: Matrix) -> list[choice.Team]:
+    """The nodes that a matrix would get now; none when this machine measures.
+
+    Raises EnvironmentLacks when no nodes can satisfy it.
+    """
     cluster = _cluster_for(matrix)
-    if cluster:
-        choice.choose(matrix, nodes.list_nodes(cluster))
+    return choice.choose(matrix, nodes.list_nodes(cluster)) if cluster else []
 
 
 def _cluster_for(matrix: Matrix) -> nodes.Cluster | None:

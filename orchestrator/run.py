@@ -22,7 +22,7 @@ from rich.console import Console
 from orchestrator.binaries import Binaries, prepare_binaries
 from orchestrator.blocks import blocks_of
 from orchestrator.bundles import pack_scenarios
-from orchestrator.fleet import Fleet, check_nodes, gather_fleet
+from orchestrator.fleet import Fleet, gather_fleet, teams_for
 from orchestrator.interrupt import stop_on_interrupt
 from orchestrator.leftovers import abandon_run
 from orchestrator.matrix import Matrix, load_matrix
@@ -196,7 +196,7 @@ def _prepare_and_measure(run: Run, folder: Path, progress: Progress) -> None:
     )
     for warning in run.plan.warnings:
         progress.warn(warning)
-    check_nodes(run.matrix)
+    teams_for(run.matrix)  # told before anything is built when there are none
     with run.stop.breaks_off():
         _check_scenarios(run, folder)
         binaries = prepare_binaries(run.matrix, progress)

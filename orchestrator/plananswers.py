@@ -1,0 +1,72 @@
+"""What `bench plan` prints: the trials in their order, and the nodes that would be taken."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.markup import escape
+
+from orchestrator import plan
+from orchestrator.answers import plain_table
+from orchestrator.matrix import Matrix
+from orchestrator.progress import format_seconds
+
+ROWS_MAX = 24
+
+
+def print_plan(matrix: Matrix, console: Console, *, as_json: bool) -> None:
+    """The trials in their order, and how long they will take; never all of them in memory."""
+    trials = plan.planned_trials(matrix)
+    if as_json:
+        _print_json(matrix, trials)
+        return
+    console.print(
+        f"[bold]{escape(matrix.service.name)}[/]: {plan.plan_summary(matrix)}, about "
+        f"{format_seconds(plan.estimate_ns(matrix) / 1e9)} after building",
+        highlight=False,
+    )
+    groups = ["nodes"] * (len(matrix.groups) > 1)
+    table = plain_table("trial", "block", "configuration", "workload", *groups)
+    for trial in itertools.islice(trials, ROWS_MAX):
+        name = escape(trial.configuration) + (" [dim](baseline)[/]" if trial.baseline else "")
+        row = [trial.trial_id, str(trial.block), name, trial.workload, trial.group]
+        table.add_row(*row[: len(table.columns)])
+    console.print(table)
+    left = plan.count_trials(matrix) - ROWS_MAX
+    if left > 0:
+        console.print(f"… and {left:,} more; --json lists them all")
+    for warning in plan.plan_warnings(matrix)[:ROWS_MAX]:
+        console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
+    _print_nodes(matrix, console)
+
+
+def _print_nodes(matrix: Matrix, console: Console) -> None:
+    """Where it would run now. Raises EnvironmentLacks when the cluster has not what is asked."""
+    if not matrix.document.nodes:
+        return
+    from orchestrator.fleet import teams_for
+
+    for team in teams_for(matrix):
+        load = f", load from {', '.join(entry.name for entry in team.load)}" if team.load else ""
+        node = f"{team.service.name} ({team.service.node_class})"
+        console.print(escape(f"{team.group} on {node}{load}"), highlight=False)
+
+
+def _print_json(matrix: Matrix, trials: Iterable[plan.PlannedTrial]) -> None:
+    """One document, its trials one a line."""
+    document = {
+        "service": matrix.service.name,
+        "seed": matrix.seed,
+        "blocks": matrix.trials,
+        "estimate_ns": plan.estimate_ns(matrix),
+        "warnings": plan.plan_warnings(matrix),
+    }
+    sys.stdout.write(json.dumps(document, indent=1).removesuffix("\n}") + ',\n "trials": [')
+    for number, trial in enumerate(trials):
+        sys.stdout.write(",\n  " if number else "\n  ")
+        sys.stdout.write(json.dumps(trial.to_plain()))
+    sys.stdout.write("\n ]\n}\n")
