@@ -160,7 +160,7 @@ class Trial:
             self.spec.service,
             self._deployment,
             launcher=self.node.launcher,
-            join_paths=self._limiter.join_paths,
+            limiter=self._limiter,
             cores=self.node.cores.service,
         )
         self._start_sampling(self._service)

@@ -22,21 +22,24 @@ HANDLE = wintypes.HANDLE
 DWORD = wintypes.DWORD
 
 PROCESS_TERMINATE: Final = 0x0001
-PROCESS_VM_READ: Final = 0x0010
 PROCESS_SET_QUOTA: Final = 0x0100
+PROCESS_SET_INFORMATION: Final = 0x0200
+PROCESS_SUSPEND_RESUME: Final = 0x0800
 PROCESS_QUERY_LIMITED_INFORMATION: Final = 0x1000
 SYNCHRONIZE: Final = 0x00100000
 TH32CS_SNAPPROCESS: Final = 0x00000002
 
+CREATE_SUSPENDED: Final = 0x00000004
+DETACHED_PROCESS: Final = 0x00000008
+CREATE_NEW_PROCESS_GROUP: Final = 0x00000200
+CTRL_BREAK_EVENT: Final = 1
+
 WAIT_TIMEOUT: Final = 0x102
 ERROR_MORE_DATA: Final = 234
 STATUS_ACCESS_VIOLATION: Final = 0xC0000005
-STATUS_CONTROL_C_EXIT: Final = 0xC000013A
+STATUS_FAILURES: Final = 0xC0000000
+"""From here on an exit code is a status of the system: an error (ntstatus.h)."""
 
-QUOTA_LIMITS_HARDWS_MIN_DISABLE: Final = 0x2
-QUOTA_LIMITS_HARDWS_MAX_ENABLE: Final = 0x4
-
-JOB_BASIC_ACCOUNTING: Final = 1
 JOB_PROCESS_IDS: Final = 3
 JOB_EXTENDED_LIMITS: Final = 9
 JOB_CPU_RATE: Final = 15
@@ -139,21 +142,6 @@ class JobCpuRate(ctypes.Structure):
     """JOBOBJECT_CPU_RATE_CONTROL_INFORMATION: `rate` in 1/10,000 of all processors' time."""
 
     _fields_ = (("flags", DWORD), ("rate", DWORD))
-
-
-class JobAccounting(ctypes.Structure):
-    """JOBOBJECT_BASIC_ACCOUNTING_INFORMATION: times in 100 ns, over all processes ever in it."""
-
-    _fields_ = (
-        ("user_time", ctypes.c_int64),
-        ("kernel_time", ctypes.c_int64),
-        ("period_user_time", ctypes.c_int64),
-        ("period_kernel_time", ctypes.c_int64),
-        ("page_faults", DWORD),
-        ("total_processes", DWORD),
-        ("active_processes", DWORD),
-        ("terminated_processes", DWORD),
-    )
 
 
 JOB_PROCESSES_MAX: Final = 1024
@@ -259,12 +247,6 @@ set_affinity = _declare("kernel32", "SetProcessAffinityMask", wintypes.BOOL, HAN
 get_affinity = _declare(
     "kernel32", "GetProcessAffinityMask", wintypes.BOOL, HANDLE, _POINTER, _POINTER
 )
-set_working_set = _declare(
-    "kernel32", "SetProcessWorkingSetSizeEx", wintypes.BOOL, HANDLE, SIZE_T, SIZE_T, DWORD
-)
-get_working_set = _declare(
-    "kernel32", "GetProcessWorkingSetSizeEx", wintypes.BOOL, HANDLE, _POINTER, _POINTER, _POINTER
-)
 performance = _declare("kernel32", "K32GetPerformanceInfo", wintypes.BOOL, _POINTER, DWORD)
 enum_page_files = _declare(
     "kernel32", "K32EnumPageFilesW", wintypes.BOOL, PageFileCallback, _POINTER
@@ -305,6 +287,11 @@ def resume_process(handle: int) -> None:
     status = _resume(handle)
     if status:
         raise OSError(f"NtResumeProcess failed with status {status & 0xFFFFFFFF:#x}")
+
+
+def has_console() -> bool:
+    """Whether this process has a console, through which it can send Ctrl-Break."""
+    return bool(console_processes(ctypes.byref(DWORD()), 1))
 
 
 @functools.cache

@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
+from workers.launch.linux import UNPRIVILEGED_ID
 from workers.limits import open_limiter
-from workers.service import UNPRIVILEGED_ID
 
 PATIENCE_S = 20.0
 PYTHON = os.path.realpath(sys.executable)

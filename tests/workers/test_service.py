@@ -16,16 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.errors import EnvironmentLacks, UserError
-from workers.service import (
-    HOST,
-    UNPRIVILEGED_ID,
-    Deployment,
-    Service,
-    ServiceFailed,
-    deploy,
-    exit_cause,
-    launcher_document,
-)
+from workers.launch.linux import UNPRIVILEGED_ID, exit_cause, launcher_document
+from workers.limits.none import NoLimits
+from workers.service import HOST, Deployment, Service, ServiceFailed, deploy
 from workers.spec import BinarySpec, ServiceSpec
 
 TRUE = Path(shutil.which("true") or "/bin/true").resolve()
@@ -157,7 +150,7 @@ def test_a_launcher_that_ends_without_a_word_is_a_failed_start(tmp_path: Path) -
     spec = service_spec()
     deployment = deploy(spec, tmp_path)
     with pytest.raises(ServiceFailed, match="the launcher said nothing") as failed:
-        Service(spec, deployment, launcher=TRUE, join_paths=(), cores=())
+        Service(spec, deployment, launcher=TRUE, limiter=NoLimits("not used here"), cores=())
     assert failed.value.cause == "start_failed"
 
 

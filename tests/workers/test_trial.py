@@ -15,7 +15,7 @@ from orchestrator.toolchains import Toolchain
 from results.record import TrialRecord
 from workers.affinity import split_cores
 from workers.facts import node_class, node_facts, node_id
-from workers.service import UNPRIVILEGED_ID
+from workers.launch.linux import UNPRIVILEGED_ID
 from workers.spec import (
     ArrivalsSpec,
     BinarySpec,
