@@ -134,11 +134,11 @@ def group_of(trial_id: str) -> str:
 class TrialRecord:
     """The whole of `trial.json`. `spec` is the TrialSpec as plain data, `node` the node's facts.
 
-    `clock_offset` is the node's clock against the head's: `offset_ns` (positive: the node is
-    ahead), `error_ns` (its bound) and `drift_ns` (how far it moved over the trial); None when it is
-    not known. It is stored and never applied: every time in a trial's tables is the clock's that
-    read it. `generators` has one entry for each load node, in the order of the parts of `requests`
-    from 1: `node_id`, `offset_ns`, `error_ns`, `sent`, `lag_p99_ns`.
+    `clock_offset` is the head's clock minus the node's: `offset_ns`, `error_ns` (its bound) and
+    `drift_ns` (how far it moved over the trial); None when it is not known. It is stored and never
+    applied: every time in a trial's tables is the clock's that read it. `generators` has one entry
+    for each load node: `part` (which of the parts of `requests` is its), `node_id`, `sent`,
+    `lag_p99_ns` and its own `clock_offset`.
     """
 
     schema_version: int

@@ -477,7 +477,13 @@ class _Trial:
             findings=[] if valid else [broken],
             clock_offset={"offset_ns": -40_000, "error_ns": 300, "drift_ns": 2},
             generators=[
-                {"node_id": f"load-{part}", "offset_ns": 1_000 * part, "error_ns": 200}
+                {
+                    "part": part,
+                    "node_id": f"load-{part}",
+                    "sent": len(self._request_parts()[stream_of("requests", part)]),
+                    "lag_p99_ns": 2_000,
+                    "clock_offset": {"offset_ns": 1_000 * part, "error_ns": 200},
+                }
                 for part in range(1, own.load_nodes + 1)
             ],
         )
