@@ -49,7 +49,7 @@ class Binaries:
         return file_digest(self.launcher)
 
     def to_plain(self) -> dict[str, dict[str, Any]]:
-        """As JSON, for the run's document: by configuration; `default@linux` with several systems."""
+        """As JSON, for the run's document: by configuration (`default@linux` with two systems)."""
         several = len({system for _, system in self.programs}) > 1
         return {
             f"{name}@{system}" if several else name: {

@@ -9,9 +9,9 @@ import pytest
 from archives import EPOCH_NS, MIB, RUN_ID, WARMUP_REQUESTS, write_archive
 
 from results.archive import Archive
+from results.counted import counted_trials
 from results.database import Database, open_database
 from results.errors import UserError
-from results.fragments import counted_trials
 from results.metrics import metrics_on
 from results.reference import ViewText, described_views, parse_view
 
