@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
+
+from workers import win32
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
 
@@ -28,9 +35,7 @@ class CoreSplit:
 
 def allowed_cores() -> set[int]:
     """The logical cores that this process may use."""
-    import psutil
-
-    return set(psutil.Process().cpu_affinity() or range(psutil.cpu_count() or 1))
+    return _cores_of(0)
 
 
 def split_cores(
@@ -81,12 +86,31 @@ def _physical_cores(cores: list[int], topology: Path) -> list[list[int]]:
 
 
 def _siblings(core: int, topology: Path) -> str:
-    """The kernel's list of the threads of a core's physical core; the core itself if unknown."""
+    """The system's name for a core's physical core; the logical core itself if unknown."""
+    if sys.platform == "win32":
+        return _windows_siblings().get(core, str(core))
     path = topology / f"cpu{core}" / "topology" / "thread_siblings_list"
     try:
         return path.read_text(encoding="ascii").strip() or str(core)
     except OSError:
         return str(core)
+
+
+@functools.cache
+def _windows_siblings() -> dict[int, str]:
+    """Logical core → mask of its physical core; empty when Windows does not tell."""
+    size = win32.DWORD()
+    win32.logical_processors(None, ctypes.byref(size))
+    found = (win32.LogicalProcessor * (size.value // ctypes.sizeof(win32.LogicalProcessor)))()
+    if not win32.logical_processors(ctypes.byref(found), ctypes.byref(size)):
+        return {}
+    masks = [p.mask for p in found if p.relationship == win32.RELATION_PROCESSOR_CORE]
+    return {core: hex(mask) for mask in masks for core in range(64) if mask >> core & 1}
+
+
+def pin(pid: int, cores: Iterable[int]) -> None:
+    """Keep a process that was just started to `cores`; a system that refuses is left as it is."""
+    _pin(pid, set(cores))
 
 
 @contextmanager
@@ -108,21 +132,36 @@ def pin_process(cores: Iterable[int]) -> Iterator[None]:
             _pin(thread, before.get(thread, process_cores))
 
 
-def _threads() -> list[int]:
-    try:
-        return [int(path.name) for path in Path("/proc/self/task").iterdir()]
-    except OSError:
+# On Linux each thread has cores of its own, on Windows its process does (0: this process).
+
+if sys.platform == "win32":
+
+    def _threads() -> list[int]:
         return [0]
 
+    def _cores_of(process: int) -> set[int]:
+        return set(psutil.Process(process or None).cpu_affinity() or [])
 
-def _cores_of(thread: int) -> set[int]:
-    try:
-        return os.sched_getaffinity(thread)
-    except OSError:
-        return set()
+    def _pin(process: int, cores: set[int]) -> None:
+        if cores:
+            with contextlib.suppress(psutil.Error, OSError, ValueError):
+                psutil.Process(process or None).cpu_affinity(sorted(cores))
 
+else:
 
-def _pin(thread: int, cores: set[int]) -> None:
-    if cores:
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(thread, cores)
+    def _threads() -> list[int]:
+        try:
+            return [int(path.name) for path in Path("/proc/self/task").iterdir()]
+        except OSError:
+            return [0]
+
+    def _cores_of(thread: int) -> set[int]:
+        try:
+            return os.sched_getaffinity(thread)
+        except OSError:
+            return set()
+
+    def _pin(thread: int, cores: set[int]) -> None:
+        if cores:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(thread, cores)

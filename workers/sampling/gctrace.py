@@ -9,9 +9,7 @@ tear one apart: both halves are then kept in the log and counted in `torn`.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from results.clock import ClockMap, steady_ns
+from workers.sampling.pipes import Pipes
 
 Sink = Callable[[dict[str, list[Any]]], object]
 """Takes rows as columns."""
@@ -26,7 +25,6 @@ Sink = Callable[[dict[str, list[Any]]], object]
 FLUSH_EVERY_NS: Final = 500_000_000
 POLL_S: Final = 0.25
 JOIN_TIMEOUT_S: Final = 2.0
-READ_BYTES: Final = 65_536
 LINE_BYTES_MAX: Final = 65_536
 """A longer line is handled as several."""
 
@@ -35,7 +33,10 @@ LOG_BYTES_MAX: Final = 15 * 2**20
 
 LAST_LINES: Final = 10
 LAST_LINE_CHARS: Final = 400
-_FATAL = ("fatal error: ", "panic: ")
+_FATAL = ("fatal error: ", "panic: ", "runtime: VirtualAlloc of ", "Exception 0xc0000005")
+"""How the Go runtime begins to tell of the service's end; the last two on Windows only, where the
+first line names the system's error.
+"""
 
 # The digits are bounded, so that no line can give a number beyond 64 bits.
 _INT = r"([0-9]{1,10})"
@@ -214,37 +215,22 @@ class StderrReader:
             raise self._failure
 
     def _run(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            for descriptor in self._splitters:
-                os.set_blocking(descriptor, False)
-                selector.register(descriptor, selectors.EVENT_READ)
-            self._read_all(selector)
+        pipes = Pipes(self._splitters)
+        self._read_all(pipes)
         for descriptor, splitter in self._splitters.items():
             self._take(descriptor, splitter.rest())
-            os.close(descriptor)
+        pipes.close()
         self._flush()
         self._log.close()
 
-    def _read_all(self, selector: selectors.BaseSelector) -> None:
+    def _read_all(self, pipes: Pipes) -> None:
         flush_ns = steady_ns() + FLUSH_EVERY_NS
-        while selector.get_map() and not self._stop.is_set():
-            for key, _ in selector.select(POLL_S):
-                if not self._read(key.fd):
-                    selector.unregister(key.fd)
+        while pipes.open and not self._stop.is_set():
+            for descriptor, data in pipes.read(POLL_S):
+                self._take(descriptor, self._splitters[descriptor].feed(data))
             if steady_ns() >= flush_ns:
                 self._flush()
                 flush_ns = steady_ns() + FLUSH_EVERY_NS
-
-    def _read(self, descriptor: int) -> bool:
-        """Take what is there; False at the end of the pipe."""
-        try:
-            data = os.read(descriptor, READ_BYTES)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        self._take(descriptor, self._splitters[descriptor].feed(data))
-        return bool(data)
 
     def _take(self, descriptor: int, lines: list[bytes]) -> None:
         own = [line for line in lines if descriptor != self._error_fd or not self._trace(line)]
