@@ -77,8 +77,7 @@ def format_seconds(seconds: float) -> str:
 
 def trial_figures(record: TrialRecord) -> str:
     """One line of what a finished trial showed."""
-    peak = next((p.rss_bytes for p in record.peaks if p.phase == "measure"), None)
-    parts = [f"peak RSS {format_bytes(peak)}"]
+    parts = [_peak_figures(record)]
     if record.load:
         measure = next((p for p in record.phases if p.name == "measure"), None)
         seconds = (measure.end_ns - measure.start_ns) / 1e9 if measure else 0
@@ -87,6 +86,14 @@ def trial_figures(record: TrialRecord) -> str:
         if record.load.failed:
             parts.append(f"{record.load.failed:,} failed")
     return ", ".join(parts)
+
+
+def _peak_figures(record: TrialRecord) -> str:
+    peak = next((p for p in record.peaks if p.phase == "measure"), None)
+    if record.os == "windows":
+        working_set, commit = (peak.working_set[0], peak.commit[0]) if peak else (None, None)
+        return f"peak working set {format_bytes(working_set)}, commit {format_bytes(commit)}"
+    return f"peak RSS {format_bytes(peak.rss_bytes if peak else None)}"
 
 
 class _Tally:

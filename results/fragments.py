@@ -327,18 +327,16 @@ def _trial_row(record: TrialRecord, counted: set[tuple[str, str]]) -> dict[str, 
 
 
 def _windows_peaks(peak: PhasePeak | None) -> dict[str, Any]:
-    """The kernel's mark where it rose in the phase, else the greatest sample; and which it is."""
     if peak is None:
         return {}
-    found: dict[str, Any] = {"peak_job_bytes": peak.job_bytes}
-    for name, mark, sampled in (
-        ("working_set", peak.working_set_bytes, peak.sampled_working_set_bytes),
-        ("commit", peak.commit_bytes, peak.sampled_commit_bytes),
-    ):
-        value = sampled if mark is None else mark
-        source = None if value is None else "samples" if mark is None else "kernel"
-        found |= {f"peak_{name}_bytes": value, f"peak_{name}_from": source}
-    return found
+    (working_set, working_set_from), (commit, commit_from) = peak.working_set, peak.commit
+    return {
+        "peak_working_set_bytes": working_set,
+        "peak_working_set_from": working_set_from,
+        "peak_commit_bytes": commit,
+        "peak_commit_from": commit_from,
+        "peak_job_bytes": peak.job_bytes,
+    }
 
 
 def _phase_rows(record: TrialRecord) -> list[dict[str, Any]]:

@@ -65,6 +65,23 @@ class PhasePeak:
     sampled_working_set_bytes: int | None = None
     sampled_commit_bytes: int | None = None
 
+    @property
+    def working_set(self) -> tuple[int | None, str | None]:
+        """Windows: peak bytes, and what they are from: the kernel's mark or the samples."""
+        return _mark_or_sample(self.working_set_bytes, self.sampled_working_set_bytes)
+
+    @property
+    def commit(self) -> tuple[int | None, str | None]:
+        """Windows: peak bytes of commit, and what they are from, as for the working set."""
+        return _mark_or_sample(self.commit_bytes, self.sampled_commit_bytes)
+
+
+def _mark_or_sample(mark: int | None, sampled: int | None) -> tuple[int | None, str | None]:
+    """A mark that did not rise in the phase is None: then the greatest sample is a lower bound."""
+    if mark is not None:
+        return mark, "kernel"
+    return sampled, None if sampled is None else "samples"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitRecord:

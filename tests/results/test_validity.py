@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import write_archive
+from archives import WINDOWS, write_archive
 
 from results.record import ExitRecord, Finding, LimitRecord, PhaseSpan, TrialRecord
-from results.validity import CODES, interrupted, judge, not_run, service_failed, spoiled_by_node
+from results.validity import (
+    CODES,
+    clock_jumped,
+    clock_offset_unknown,
+    interrupted,
+    judge,
+    node_lost,
+    not_run,
+    service_failed,
+    spoiled_by_node,
+)
 
 MS_NS = 10**6
 SECOND_NS = 10**9
@@ -371,3 +381,73 @@ def test_a_measure_phase_of_no_length_divides_by_nothing(record: TrialRecord) ->
     record.phases = [replace(p, end_ns=p.start_ns) for p in record.phases]
     found = judge(with_load(record, cpu_share=1.0), record.rows, (CoreTime(0, 0), 0))
     assert [f.code for f in found] == ["generator_saturated"]
+
+
+# Windows, and several nodes
+
+
+def on_windows(tmp_path: Path, **peaks: Any) -> TrialRecord:
+    archive = write_archive(tmp_path / "windows", blocks=1, groups={"windows": WINDOWS})
+    (path,) = archive.glob("*/trials/*/trial.json")
+    record = TrialRecord.read(path)
+    record.peaks = [replace(peak, **peaks) for peak in record.peaks]
+    return record
+
+
+def test_a_clean_trial_on_windows_has_no_finding(tmp_path: Path) -> None:
+    assert judged(on_windows(tmp_path)) == []
+
+
+def test_a_mark_that_did_not_rise_is_told_for_what_it_hides(tmp_path: Path) -> None:
+    found = only(judged(on_windows(tmp_path, working_set_bytes=None)))
+    assert (found.code, found.level) == ("peak_from_samples", "warning")
+    assert found.text.startswith("peak working set is the greatest sample, a lower bound")
+    both = on_windows(tmp_path / "both", working_set_bytes=None, commit_bytes=None)
+    text = only(judged(both)).text
+    assert text.startswith("peak working set and peak commit are the greatest samples")
+
+
+def test_a_mark_of_the_main_process_is_held_against_the_tree(tmp_path: Path) -> None:
+    found = only(judged(on_windows(tmp_path, sampled_working_set_bytes=360 * 2**20)))
+    assert (found.code, found.level) == ("peak_of_one_process", "warning")
+    assert "held 100% more" in found.text
+    low = only(judged(on_windows(tmp_path / "low", sampled_working_set_bytes=90 * 2**20)))
+    assert (low.code, low.level) == ("peak_between_samples", "note")
+
+
+@pytest.mark.parametrize("cause", ["commit_refused", "access_violation"])
+def test_what_only_windows_does_has_a_code_of_its_own(cause: str) -> None:
+    exit_record = ended(cause, "exit code 0xC0000005")
+    finding = service_failed("exited", "the service ended", exit_record, ["VirtualAlloc failed"])
+    assert (finding.code, finding.level) == (cause, "invalid")
+    assert "0xC0000005; its last words: VirtualAlloc failed" in finding.text
+    assert cause in CODES
+    assert ("page file" in finding.remedy) == (cause == "commit_refused")
+
+
+@pytest.mark.parametrize(
+    ("sent", "archived", "sent_text", "lost"),
+    [(1_200, 1_150, "1,200", "50"), (0, 0, "0", "0"), (100, 130, "130", "0")],
+)
+def test_a_lost_node_gives_account_of_every_request(
+    sent: int, archived: int, sent_text: str, lost: str
+) -> None:
+    finding = node_lost("node-1 went away", sent_at_least=sent, archived=archived)
+    assert (finding.code, finding.level) == ("node_lost", "invalid")
+    assert finding.text == (
+        f"node-1 went away: at least {sent_text} requests were sent, {archived:,} are in the "
+        f"archive, {lost} are counted as lost"
+    )
+
+
+def test_clocks_that_can_not_be_trusted_are_told(record: TrialRecord) -> None:
+    jump, unknown = clock_jumped("it moved by 3 s"), clock_offset_unknown("the head is silent")
+    assert [(f.code, f.level) for f in (jump, unknown)] == [
+        ("clock_jumped", "invalid"),
+        ("clock_offset_unknown", "warning"),
+    ]
+    assert {jump.code, unknown.code} <= CODES.keys()
+    record.findings = [jump]
+    assert spoiled_by_node(record), "another attempt may go well"
+    record.findings = [unknown]
+    assert record.valid
