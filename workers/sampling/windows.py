@@ -153,6 +153,7 @@ class SystemCounters:
         self._pages = 0
         self._add = win32.PageFileCallback(self._add_file)
         self._has_page_files = True
+        self.memory_bytes: int | None = None
 
     def _add_file(self, _context: Any, file: Any, _name: Any) -> int:
         self._pages += file.contents.in_use
@@ -165,6 +166,7 @@ class SystemCounters:
             win32.performance(*self._call)
         except OSError:
             return _NOT_NOW
+        self.memory_bytes = now.physical_total * now.page_size
         return SystemReading(
             self._page_files(now.page_size),
             now.commit_total * now.page_size,
