@@ -229,10 +229,11 @@ def print_run_details(archive_path: Path, name: str, console: Console, *, as_jso
 
 
 def _print_builds(builds: dict[str, Any], console: Console) -> None:
-    table = plain_table("configuration", "Go", "size", "SHA-256", "flags")
+    table = plain_table("configuration", "system", "Go", "size", "SHA-256", "flags")
     for name, build in builds.items():
         table.add_row(
-            escape(name),
+            escape(str(build.get("configuration") or name)),
+            str(build.get("os") or "–"),
             build["go_version"] or "–",
             format_bytes(build["size_bytes"]),
             build["sha256"][:16],
@@ -243,6 +244,7 @@ def _print_builds(builds: dict[str, Any], console: Console) -> None:
 
 def _print_trials(records: list[Any], console: Console) -> None:
     table = plain_table("trial", "", "figures and reasons for doubt")
+    several = len({record.node_id for record in records}) > 1
     for record in records:
         mark = "[green]valid[/]" if record.valid else "[red]invalid[/]"
         doubts = "".join(
@@ -250,19 +252,21 @@ def _print_trials(records: list[Any], console: Console) -> None:
             for f in record.findings
             if f.level != "note"
         )
-        table.add_row(record.trial_id, mark, escape(trial_figures(record)) + doubts)
+        figures = trial_figures(record) + (f", on {record.node_id}" if several else "")
+        table.add_row(record.trial_id, mark, escape(figures) + doubts)
     console.print(table)
 
 
 def _print_limits(records: list[Any], console: Console) -> None:
-    """Each limit once for each configuration: asked, read back, in force."""
-    seen = {(r.configuration, limit.name): limit for r in records for limit in r.limits}
+    """Each limit once for each configuration and system: asked, read back, in force."""
+    seen = {(r.configuration, r.os, limit.name): limit for r in records for limit in r.limits}
     if not seen:
         return
-    table = plain_table("configuration", "limit", "asked", "read back", "by", "")
-    for (configuration, name), limit in seen.items():
+    table = plain_table("configuration", "system", "limit", "asked", "read back", "by", "")
+    for (configuration, system, name), limit in seen.items():
         table.add_row(
             configuration,
+            system,
             name,
             f"{limit.asked:,.10g}",
             "–" if limit.read_back is None else f"{limit.read_back:,.10g}",
