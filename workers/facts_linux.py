@@ -14,6 +14,9 @@ from workers.limits.hierarchies import find_hierarchies
 
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_SYSTEM_NETWORK = 0xEFFFFFF9
+"""Inode of the system's own network namespace, fixed since Linux 6.18 (linux/nsfs.h)."""
+
 _CPU = Path("/sys/devices/system/cpu")
 
 
@@ -55,16 +58,23 @@ def identity_source() -> str:
 
 
 def _own_network() -> str:
-    """Names the network namespace; empty in that of the first process, and where that is unknown.
+    """Names the network namespace; empty in that of the system, and where that is unknown.
 
-    /proc/PID/ns/net: namespaces(7). Only root may look at the first process's.
+    /proc/PID/ns/net: namespaces(7). The first processes are in the system's, where we may look.
     """
-    try:
-        own = os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116 - of the namespace, not the link
-        first = os.stat("/proc/1/ns/net").st_ino  # noqa: PTH116
-    except OSError:
+    own = _network_of("self")
+    known = (_SYSTEM_NETWORK, _network_of("1"), _network_of("2"))
+    if own is None or own in known or not any(known[1:]):
         return ""
-    return "" if own == first else f" net {own}"
+    return f" net {own}"
+
+
+def _network_of(process: str) -> int | None:
+    try:
+        # Of the namespace, not of the link that stands for it.
+        return os.stat(f"/proc/{process}/ns/net").st_ino  # noqa: PTH116
+    except OSError:
+        return None
 
 
 def text_of(path: Path) -> str:
