@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import queue
-import shutil
 import subprocess
 import sys
 import threading
@@ -29,6 +28,8 @@ from results.schema import SCHEMA_VERSION
 from results.secure import RareLog, open_channel
 from results.wire import telemetry_pb2 as wire
 from results.wire import telemetry_pb2_grpc as wire_grpc
+from workers.files import put_in_place, remove_folder
+from workers.processes import own_group
 
 SCAN_EVERY_S = 0.02
 WINDOW_BATCHES = 64
@@ -116,7 +117,8 @@ class Connection:
             stream, sequence = path.parent.name, int(path.stem)
             acknowledged = sending.acknowledged.get(stream, 0)
             if sequence <= acknowledged:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(PermissionError):  # Windows: somebody looks at it
+                    path.unlink(missing_ok=True)
             elif sequence == sending.sent.get(stream, acknowledged) + 1 and (
                 sequence - acknowledged <= WINDOW_BATCHES
             ):
@@ -186,7 +188,7 @@ class Connection:
             return
         temporary = target.with_suffix(".new")
         temporary.write_text(json.dumps(differences), encoding="utf-8")
-        temporary.replace(target)
+        put_in_place(temporary, target)
 
 
 def _trial_folders(root: Path) -> Iterator[Path]:
@@ -275,7 +277,7 @@ class AgentProcess:
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"GRPC_VERBOSITY": "NONE"},
-                start_new_session=True,
+                **own_group(),
             )
 
     @property
@@ -319,8 +321,8 @@ def wait_delivered(
             agent.ensure_alive()
         time.sleep(SCAN_EVERY_S)
     found = [str(text) for text in json.loads(outcome.read_bytes())]
-    if not found:
-        shutil.rmtree(root / trial_id, ignore_errors=True)
+    # While the outcome is there, what may be left of the trial is not sent again.
+    if not found and remove_folder(root / trial_id):
         outcome.unlink(missing_ok=True)
     return found
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 from results.schema import TableSchema
+from workers.files import put_in_place, remove_folder
 
 FLUSH_ROWS = 4096
 FLUSH_EVERY_S = 0.5
@@ -165,7 +165,7 @@ class Spool:
 
     def remove(self) -> None:
         """Forget the trial."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
 
 
 def _batch(schema: pa.Schema, columns: Columns) -> pa.RecordBatch:
@@ -193,7 +193,7 @@ def _write_whole(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(data)
-        temporary.replace(path)
+        put_in_place(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

@@ -6,7 +6,6 @@ is in the spool, and the record's findings say whether it may be used.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from results.schema import EVENTS, GC, MEMORY, RUNTIME, SCHEMA_VERSION
 from workers.affinity import CoreSplit
 from workers.clockwatch import ClockWatch
 from workers.facts import versions
+from workers.files import remove_folder
 from workers.limits import Limiter, open_limiter
 from workers.load.process import Generator, LoadLost, generator_document
 from workers.load.remote import LoadPeer, RemoteLoad
@@ -96,6 +96,7 @@ class Trial:
         self._noise: tuple[CoreUsage, int] | None = None
         self.abort: HeapgateError | None = None
         self._failure: ServiceFailed | None = None
+        self._load_failure: LoadLost | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="trial-", dir=node.work_root))
         self._spool = Spool(node.spool_root, spec.run_id, spec.trial_id)
         self._events = self._spool.stream(EVENTS)
@@ -118,7 +119,7 @@ class Trial:
         except ServiceFailed as error:
             self._service_failed(error)
         except LoadLost as error:
-            self._findings.append(validity.no_load(str(error)))
+            self._load_failure = error
         except Interrupted as error:
             self._findings.append(validity.interrupted(str(error)))
         except HeapgateError as error:
@@ -258,6 +259,8 @@ class Trial:
         self._begin(None)
         record = self._record(exit_record)
         rows, parts = self._spool.row_counts(), []
+        if self._load_failure:
+            self._findings.append(self._load_lost(self._load_failure, rows.get("requests", 0)))
         if isinstance(self._generator, RemoteLoad):
             rows["requests"], parts = self._generator.rows, self._generator.parts
             record.generators = self._generator.told
@@ -268,8 +271,15 @@ class Trial:
         record.findings = validity.judge(record, rows, self._noise)
         log = self._folder / "service.log"
         self._spool.finish(record.to_json(), log if log.exists() else None, parts)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
         return record
+
+    def _load_lost(self, error: LoadLost, rows: int) -> Finding:
+        """The loss of the load, with what it had told of itself."""
+        live = self._generator.live() if self._generator else None
+        if isinstance(self._generator, RemoteLoad):  # what arrived, only the collector knows
+            return validity.no_load(str(error))
+        return validity.no_load(str(error), sent_at_least=live.sent if live else 0, archived=rows)
 
     def _stop_load(self) -> None:
         if self._generator is None:

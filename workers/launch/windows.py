@@ -30,6 +30,7 @@ from workers.launch.deployment import (
 )
 from workers.limits.job_object import JobObject
 from workers.limits.limiter import Limiter
+from workers.processes import own_group
 from workers.spec import ServiceSpec
 
 END_TIMEOUT_S = 10.0
@@ -97,7 +98,7 @@ class ServiceProcess:
     ) -> subprocess.Popen[bytes]:
         """The suspended process; it inherits its three standard handles and nothing else."""
         own_environment = environment_of(spec, deployment)
-        own_console = 0 if self._has_console else win32.DETACHED_PROCESS
+        group = own_group()
         return subprocess.Popen(
             arguments_of(spec, deployment),
             stdin=subprocess.DEVNULL,
@@ -105,7 +106,7 @@ class ServiceProcess:
             stderr=error,
             cwd=deployment.folder,
             env=environment_block(own_environment, os.environ, deployment.folder),
-            creationflags=win32.CREATE_SUSPENDED | win32.CREATE_NEW_PROCESS_GROUP | own_console,
+            creationflags=win32.CREATE_SUSPENDED | group["creationflags"],
         )
 
     def _let_run(self, cores: tuple[int, ...]) -> None:

@@ -22,7 +22,6 @@ import locust.clients
 import locust.contrib.fasthttp
 import gevent
 import gevent.event
-import gevent.fileobject
 import gevent.monkey
 # isort: on
 
@@ -34,20 +33,22 @@ import random
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from results.clock import ClockMap
+from results.clock import ClockMap, steady_ns
 from results.record import LoadRecord
 from results.schema import REQUESTS
 from workers.load.arrivals import schedule
 from workers.load.gate import Gate
 from workers.load.hook import RecordingHook, SteadyTime, Turn, described
 from workers.load.recorder import Recorder, Timeline
+from workers.processes import sharpen_timers
 from workers.spec import LoadSpec, from_plain
 from workers.spool import Spool
 
@@ -313,6 +314,7 @@ def keep_time(gate: Gate, start_ns: int) -> None:
     """Wake the gate at each arrival's instant, from a thread of the operating system.
 
     gevent's own timers have a resolution of a millisecond, which would be added to every latency.
+    On Windows Python's sleep waits for a high-resolution timer.
     """
     sleep = gevent.monkey.get_original("time", "sleep")
     wake = gevent.get_hub().loop.async_()
@@ -320,7 +322,7 @@ def keep_time(gate: Gate, start_ns: int) -> None:
 
     def tick(instants_ns: list[int]) -> None:
         for due_ns in instants_ns:
-            while (left_ns := due_ns - time.monotonic_ns()) > 0:
+            while (left_ns := due_ns - steady_ns()) > 0:
                 sleep(left_ns / 1e9)
             wake.send()
 
@@ -331,19 +333,49 @@ def keep_time(gate: Gate, start_ns: int) -> None:
 
 
 def _sleep_until(monotonic_ns: int) -> None:
-    while (left_ns := monotonic_ns - time.monotonic_ns()) > 0:
+    while (left_ns := monotonic_ns - steady_ns()) > 0:
         gevent.sleep(left_ns / 1e9)
+
+
+def orders() -> Iterator[str]:
+    """The lines on standard input, until it ends.
+
+    A thread of the operating system reads them, because gevent can't wait for a pipe on Windows.
+    """
+    lines: deque[str | None] = deque()
+    come = gevent.event.Event()
+    wake = gevent.get_hub().loop.async_()
+    wake.start(come.set)
+
+    def read() -> None:
+        with os.fdopen(0, encoding="utf-8") as given:
+            for line in given:
+                lines.append(line)
+                wake.send()
+        lines.append(None)
+        wake.send()
+
+    gevent.monkey.get_original("_thread", "start_new_thread")(read, ())
+    while True:
+        come.wait()
+        come.clear()
+        while lines:
+            line = lines.popleft()
+            if line is None:
+                return
+            yield line
 
 
 def main() -> None:
     """Serve one trial; the end of standard input ends the process, whatever it does."""
     output = os.dup(1)
     os.dup2(2, 1)
+    sharpen_timers()
     generator = Generator(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), output)
     generator.attempt(generator.import_scenario)
     generator.tell(ready=True)
     gevent.spawn(generator.report_live)
-    for line in gevent.fileobject.FileObjectPosix(0, "r"):
+    for line in orders():
         generator.obey(line)
     os._exit(0)
 

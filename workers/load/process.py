@@ -18,6 +18,8 @@ from typing import Any
 from results.clock import ClockMap
 from results.errors import EnvironmentLacks, HeapgateError, UserError
 from results.record import LoadRecord
+from workers.affinity import pin
+from workers.processes import own_group
 from workers.spec import LoadSpec, to_plain
 
 POLL_S = 0.05
@@ -65,11 +67,10 @@ class Generator:
                 stderr=log,
                 text=True,
                 env=os.environ | {"HEAPGATE_SEED": str(document["load"]["seed"])},
-                start_new_session=True,
+                **own_group(),
             )
         if cpus:
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(self._process.pid, cpus)
+            pin(self._process.pid, cpus)
         self._reader = threading.Thread(target=self._read, name="generator", daemon=True)
         self._reader.start()
 
