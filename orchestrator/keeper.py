@@ -1,6 +1,8 @@
 """Run a command, and end everything that ever came of it when the parent dies or says so.
 
-    python -m orchestrator.keeper COMMAND …
+    python -m orchestrator.keeper FOLDER COMMAND …
+
+FOLDER is temporary and removed at the end.
 
 Standard input is the parent's hand: when it closes, the command is asked to end, then all that it
 started is killed. The parent may have been killed itself, so this must not need its help. Linux:
@@ -13,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,13 +40,15 @@ def main() -> None:
         # The parent answers Ctrl-C for all; a service manager's SIGTERM means: end.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: let_go.set())
-    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
+    folder, *command = sys.argv[1:]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
     code = _wait(process, let_go)
     if code is None:
         with contextlib.suppress(OSError):
             process.terminate()
         _wait(process, threading.Event(), GRACE_S)
     end_descendants()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(code or 0)
 
 

@@ -26,6 +26,7 @@ LOST_AFTER_S = 5.0
 """A node that was silent for longer is taken for lost."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_MACHINE = re.compile(r"node-[0-9a-f]{8}")
 RESERVED_LABELS = frozenset({"os", "heapgate-node"})
 
 
@@ -69,6 +70,8 @@ class Members:
         """Take in a node, or take it back. Raises UserError when name or labels can't be."""
         check_name(request.name)
         check_labels(request.labels)
+        if not _MACHINE.fullmatch(request.machine) or not request.installation:
+            raise UserError(f"{request.machine!r} is not the id of a machine")
         with self._lock:
             self._refuse_taken_name(request)
             node_id = self._node_id(request.installation, request.machine)
@@ -209,7 +212,6 @@ class Members:
             clock_measured_ns=beat.clock_measured_ns,
             last_seen_s=-1.0 if live.seen_s is None else _since(live.seen_s),
             problem=beat.problem,
-            machine=member.machine,
             expires_ns=member.expires_ns,
         )
 

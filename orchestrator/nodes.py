@@ -147,7 +147,7 @@ def _entry(node: wire.Node, session: str) -> NodeEntry:
         labels=dict(node.labels),
         facts=facts,
         node_class=node.node_class,
-        machine=node.machine or node.node_id,
+        machine=facts.get("machine") or node.node_id,
         state=_state(node, session),
         draining=node.draining,
         measuring_run=node.measuring_run,

@@ -14,6 +14,7 @@ import contextlib
 import datetime
 import ipaddress
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ LEAF_DAYS = 90
 RENEW_DAYS = 30
 """A certificate with less time left than this is replaced by whoever may."""
 
+_NAME = re.compile(r"[a-zA-Z0-9-]{1,64}")
 _BACKDATED = datetime.timedelta(hours=1)
 """The clock of a node may be behind that of the head."""
 
@@ -157,13 +159,19 @@ class Authority:
         addresses: Iterable[str] = (),
         days: float = LEAF_DAYS,
     ) -> bytes:
-        """A certificate in PEM. `addresses` are IP addresses or host names it may serve at."""
+        """A certificate in PEM. `addresses` are IP addresses or host names it may serve at.
+
+        Raises ValueError for a name of anything but letters, digits and `-`.
+        """
+        # The name becomes part of the subject, from which roles are read.
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} can't be the name in a certificate")
         left = (self.certificate.not_valid_after_utc - _now()) / datetime.timedelta(days=1)
         builder = _builder(_subject(role, name), self.certificate.subject, key, min(days, left))
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if role != "join":
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        own = [f"{name}.heapgate" if role != "head" else HEAD_NAME]
+        own = [HEAD_NAME if role == "head" else f"{name}.{role}.heapgate"]
         names = [_general_name(text) for text in dict.fromkeys([*own, *addresses])]
         builder = (
             builder.add_extension(x509.BasicConstraints(False, None), critical=True)

@@ -8,6 +8,7 @@ cluster's authority on both sides, and Ray's token.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -18,6 +19,8 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+import psutil
 
 from results.errors import EnvironmentLacks
 from results.secure import AUTHORITY, CERTIFICATE, KEY
@@ -70,26 +73,29 @@ class RayProcesses:
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         """Start it; `wait_started` tells when it works."""
+        _remove_last_temp(log)
         self.temp = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX))
+        log.with_suffix(".temp").write_text(str(self.temp), encoding="utf-8")
         self._log = log
+        self._raylet: psutil.Process | None = None
         log.write_bytes(b"")
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "orchestrator.keeper"),
+                    *(sys.executable, "-m", "orchestrator.keeper", str(self.temp)),
                     *(sys.executable, "-m", "orchestrator.raystart", "start", "--block"),
                     *("--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"),
                     *("--min-worker-port=0", "--max-worker-port=0"),
                     *("--include-log-monitor=false", "--disable-usage-stats"),
+                    # Else a node would use the path of the head's, on a machine that lacks it.
+                    f"--temp-dir={self.temp}",
                     *arguments,
                 ],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
                 # `ray start` itself only has to be let through; see `raystart`.
-                env=os.environ
-                | environment
-                | {"RAY_TMPDIR": str(self.temp), "PYTHONPATH": _python_path()},
+                env=os.environ | environment | {"PYTHONPATH": _python_path()},
                 start_new_session=sys.platform != "win32",
             )
 
@@ -111,8 +117,11 @@ class RayProcesses:
 
     @property
     def alive(self) -> bool:
-        """Whether Ray's start command and what keeps it are there."""
-        return self._process.poll() is None
+        """Whether Ray's node and what keeps it are there.
+
+        `ray start --block` alone does not tell: it takes some deaths of a raylet for orderly ends.
+        """
+        return self._process.poll() is None and (self._raylet is None or _lives(self._raylet))
 
     def wait_started(self, stop: threading.Event, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when Ray works. Raises EnvironmentLacks when it doesn't in time."""
@@ -120,11 +129,19 @@ class RayProcesses:
         while not stop.wait(_LOOK_EVERY_S):
             said = self._log.read_text(encoding="utf-8", errors="replace")
             if _STARTED in said:
+                self._raylet = self._find_raylet()
                 return
             if not self.alive or time.monotonic() > deadline_s:
                 self.stop()
                 last = "\n".join(said.splitlines()[-8:])
                 raise EnvironmentLacks(f"Ray did not start; its words are in {self._log}:\n{last}")
+
+    def _find_raylet(self) -> psutil.Process | None:
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error, OSError):
+                if Path(process.cmdline()[0]).name in ("raylet", "raylet.exe"):
+                    return process
+        return None
 
     def stop(self) -> None:
         """End Ray and all that it started, and remove its temporary folder."""
@@ -136,6 +153,20 @@ class RayProcesses:
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self.temp, ignore_errors=True)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _remove_last_temp(log: Path) -> None:
+    """What was left by one that was killed together with its keeper."""
+    with contextlib.suppress(OSError):
+        last = Path(log.with_suffix(".temp").read_text(encoding="utf-8"))
+        if last.name.startswith(TEMP_PREFIX) and last.parent == Path(tempfile.gettempdir()):
+            shutil.rmtree(last, ignore_errors=True)
 
 
 def free_port(address: str) -> int:

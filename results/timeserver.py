@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import grpc
 
+from results.clock import wall_ns
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
 
@@ -16,5 +15,5 @@ class TimeServer(wire_grpc.TimeServicer):
     def Read(  # noqa: D102 - the name is the wire's
         self, request: wire.ReadRequest, context: grpc.ServicerContext
     ) -> wire.ReadReply:
-        received_ns = time.time_ns()
-        return wire.ReadReply(received_ns=received_ns, sent_ns=time.time_ns())
+        received_ns = wall_ns()
+        return wire.ReadReply(received_ns=received_ns, sent_ns=wall_ns())

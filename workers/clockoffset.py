@@ -7,12 +7,12 @@ half the round trip of the estimate, whichever way was the slower one.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
+from results.clock import steady_ns, wall_ns
 from results.secure import open_channel
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
@@ -29,7 +29,7 @@ JUMP_MIN_NS = 2_000_000
 class ClockOffset:
     """The other clock minus this one: within `error_ns` of `offset_ns`.
 
-    `measured_ns` is this machine's UTC, `steady_ns` its monotonic clock, at the measurement.
+    `measured_ns` is this machine's UTC, `steady_ns` its steady clock, at the measurement.
     """
 
     offset_ns: int
@@ -53,10 +53,10 @@ def measure_at(address: str, tls_folder: Path | None, rounds: int = ROUNDS) -> C
 
 
 def _round(stub: wire_grpc.TimeStub) -> ClockOffset:
-    began_ns = time.time_ns()
-    steady_ns = time.monotonic_ns()
+    began_ns = wall_ns()
+    before_ns = steady_ns()
     reply = stub.Read(wire.ReadRequest(), timeout=TIMEOUT_S)
-    took_ns = time.monotonic_ns() - steady_ns
+    took_ns = steady_ns() - before_ns
     there_ns = reply.sent_ns - reply.received_ns
     # The end by the steady clock: this one must not be fooled by a jump in the middle.
     ended_ns = began_ns + took_ns
@@ -64,7 +64,7 @@ def _round(stub: wire_grpc.TimeStub) -> ClockOffset:
         offset_ns=((reply.received_ns - began_ns) + (reply.sent_ns - ended_ns)) // 2,
         error_ns=max(0, took_ns - there_ns) // 2 + 1,
         measured_ns=began_ns,
-        steady_ns=steady_ns,
+        steady_ns=before_ns,
     )
 
 

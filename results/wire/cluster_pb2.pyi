@@ -89,7 +89,7 @@ class JoinRequest(_message.Message):
     installation: _builtins.str
     """Installation is a random word that the joining state folder keeps: who comes back is known."""
     machine: _builtins.str
-    """Machine is the id that the machine has without a cluster."""
+    """Machine is the id that the node would have without a cluster."""
     name: _builtins.str
     address: _builtins.str
     """Address is the one that the node has on its way to the head."""
@@ -386,7 +386,6 @@ class Node(_message.Message):
     LAST_SEEN_S_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     EXPIRES_NS_FIELD_NUMBER: _builtins.int
-    MACHINE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     name: _builtins.str
     address: _builtins.str
@@ -405,8 +404,6 @@ class Node(_message.Message):
     """Last_seen_s is the age of the last sign of life in seconds; negative: never since the start."""
     problem: _builtins.str
     expires_ns: _builtins.int
-    machine: _builtins.str
-    """Machine is the same for nodes that share one machine."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -432,11 +429,10 @@ class Node(_message.Message):
         last_seen_s: _builtins.float = ...,
         problem: _builtins.str = ...,
         expires_ns: _builtins.int = ...,
-        machine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "busy_share", b"busy_share", "busy_with", b"busy_with", "clock_error_ns", b"clock_error_ns", "clock_measured_ns", b"clock_measured_ns", "clock_offset_ns", b"clock_offset_ns", "draining", b"draining", "expires_ns", b"expires_ns", "facts_json", b"facts_json", "labels", b"labels", "last_seen_s", b"last_seen_s", "machine", b"machine", "measuring_run", b"measuring_run", "name", b"name", "node_class", b"node_class", "node_id", b"node_id", "problem", b"problem", "ray_session", b"ray_session", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "busy_share", b"busy_share", "busy_with", b"busy_with", "clock_error_ns", b"clock_error_ns", "clock_measured_ns", b"clock_measured_ns", "clock_offset_ns", b"clock_offset_ns", "draining", b"draining", "expires_ns", b"expires_ns", "facts_json", b"facts_json", "labels", b"labels", "last_seen_s", b"last_seen_s", "measuring_run", b"measuring_run", "name", b"name", "node_class", b"node_class", "node_id", b"node_id", "problem", b"problem", "ray_session", b"ray_session", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
