@@ -1,23 +1,19 @@
 """Limits on a trial's processes, and the kernel's account of them: one group for each trial.
 
-The mechanism is chosen by what this machine has; where there is none, `NoLimits` says why.
-On Linux a group is `<hierarchy>/heapgate/<run>/<trial>`; no other group is ever written to, but for
-enabling controllers in the cgroup v2 group above ours. On Windows it is a nameless job object.
+The mechanism is chosen by what this machine has; where there is none, `NoLimits` says why. On Linux
+a group is a cgroup (`cgroups.py`), on Windows a job object (`job_object.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from pathlib import Path
 
-from workers.limits.cgroup_v1 import CgroupV1
-from workers.limits.cgroup_v2 import CgroupV2, writable_base
-from workers.limits.groupfolder import PARENT_NAME, group_folder, remove_tree
-from workers.limits.hierarchies import Hierarchies, find_hierarchies
-from workers.limits.job_object import JobObject
 from workers.limits.limiter import GroupCounters, Limiter, LimitsUnavailable
-from workers.limits.none import NoLimits
+
+if sys.platform == "win32":
+    from workers.limits.job_object import open_limiter, remove_run_groups, run_groups
+else:
+    from workers.limits.cgroups import open_limiter, remove_run_groups, run_groups
 
 __all__ = [
     "GroupCounters",
@@ -27,62 +23,3 @@ __all__ = [
     "remove_run_groups",
     "run_groups",
 ]
-
-
-def open_limiter(run_id: str, trial_id: str) -> Limiter:
-    """Make the group of a trial with what this machine has; `NoLimits` where that is nothing.
-
-    Raises OSError where Windows makes no job object: without one, nothing would end a dead node's
-    service.
-    """
-    if sys.platform == "win32":
-        return JobObject()
-    found = find_hierarchies()
-    try:
-        if found.memory_v1:
-            return CgroupV1(found.memory_v1, found.cpu_v1, run_id, trial_id)
-        if found.unified and found.unified_own:
-            return CgroupV2(found.unified, found.unified_own, run_id, trial_id)
-    except LimitsUnavailable as error:
-        return NoLimits(str(error))
-    return NoLimits("no cgroup hierarchy with a memory controller is mounted")
-
-
-def run_groups() -> list[str]:
-    """Ids of the runs that have groups on this machine, sorted."""
-    return sorted({folder.name for base in _bases() for folder in _subgroups(base / PARENT_NAME)})
-
-
-def remove_run_groups(run_id: str) -> list[str]:
-    """Kill and remove all that a run left in its groups; the answer lists the removed groups.
-
-    Removes the common parent too when no other run has groups.
-    """
-    removed = []
-    for base in _bases():
-        run = group_folder(base, run_id, "any").parent
-        for folder in [*_subgroups(run), run]:
-            if folder.is_dir() and remove_tree(folder):
-                removed.append(str(folder))
-        with contextlib.suppress(OSError):
-            run.parent.rmdir()
-    return removed
-
-
-def _bases(found: Hierarchies | None = None) -> list[Path]:
-    """Folders in which our common parent may lie."""
-    if sys.platform == "win32":
-        return []  # a job object ends with the process that made it
-    found = found or find_hierarchies()
-    bases = [base for base in (found.memory_v1, found.cpu_v1) if base]
-    if found.unified and found.unified_own:
-        base = writable_base(found.unified, found.unified_own)
-        bases += [base] if base else []
-    return bases
-
-
-def _subgroups(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:
-        return []

@@ -29,6 +29,24 @@ _REMOVE_POLL_S = 0.005
 HIGH_REASON = "Windows has no limit that throttles: only a hard one (memory_max)"
 
 
+def open_limiter(_run_id: str, _trial_id: str) -> JobObject:
+    """Make the job object of a trial: it has no name, its handle is all there is of it.
+
+    Raises OSError when Windows makes none: without one, nothing would end a dead node's service.
+    """
+    return JobObject()
+
+
+def run_groups() -> list[str]:
+    """No job object outlives the process that made it."""
+    return []
+
+
+def remove_run_groups(_run_id: str) -> list[str]:
+    """Nothing can be left to remove."""
+    return []
+
+
 class JobObject:
     """A job object. Its handle lives in this process, whose death ends every member."""
 
