@@ -35,8 +35,12 @@ KEY_COLUMNS: Final = (
     ("node_class", _WORD, "machines that may be compared with each other"),
     ("valid", pa.bool_(), "whether the trial's numbers may be used at all"),
     ("counted", pa.bool_(), "whether the trial is in trial_metrics and cells"),
-    ("measure_start_ns", _NUMBER, "when phase measure of the trial began; null if it never did"),
-    ("measure_end_ns", _NUMBER, "when phase measure of the trial ended"),
+    (
+        "measure_start_ns",
+        _NUMBER,
+        "when phase measure of the trial began, by the clock of the row's node",
+    ),
+    ("measure_end_ns", _NUMBER, "when phase measure of the trial ended, by the same clock"),
 )
 """The columns that each row has from its trial: name, type, meaning."""
 
@@ -206,13 +210,12 @@ def _dataset(
     paths, partitions = [], []
     for record in records:
         folder = root / record.run_id / "trials" / record.trial_id
-        known = _partition(record, counted)
         for part, path in _parts(folder, record, table):
             if not is_whole(path):
                 notes.append(f"{path} is damaged: its rows are left out")
                 continue
             paths.append(str(path))
-            partitions.append(known & _of_part(table, part))
+            partitions.append(_partition(record, counted, part) & _of_part(table, part))
     schema = row_schema(table)
     if not paths:
         return schema.empty_table()
@@ -243,13 +246,13 @@ def _of_part(table: TableSchema, part: int) -> ds.Expression:
     return ds.field(name) == pa.scalar(part, kind)
 
 
-def _partition(record: TrialRecord, counted: set[tuple[str, str]]) -> ds.Expression:
-    measure = _measure_of(record)
+def _partition(record: TrialRecord, counted: set[tuple[str, str]], part: int = 0) -> ds.Expression:
+    measure, behind_ns = _measure_of(record), record.clock_behind_ns(part)
     known = {
         "valid": record.valid,
         "counted": (record.run_id, record.trial_id) in counted,
-        "measure_start_ns": measure and measure.start_ns,
-        "measure_end_ns": measure and measure.end_ns,
+        "measure_start_ns": measure and measure.start_ns - behind_ns,
+        "measure_end_ns": measure and measure.end_ns - behind_ns,
     }
     whole = ds.scalar(True)
     for name, kind, _ in KEY_COLUMNS:

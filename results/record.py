@@ -152,7 +152,7 @@ class TrialRecord:
     """The whole of `trial.json`. `spec` is the TrialSpec as plain data, `node` the node's facts.
 
     `clock_offset` is the head's clock minus the node's: `offset_ns`, `error_ns` (its bound) and
-    `drift_ns` (how far it moved over the trial); None when it is not known. It is stored and never
+    `drift_ns` (how far it moved over the trial); None when it is not known. It is stored and not
     applied: every time in a trial's tables is the clock's that read it. `generators` has one entry
     for each load node: `part` (which of the parts of `requests` is its), `node_id`, `sent`,
     `lag_p99_ns` and its own `clock_offset`.
@@ -191,6 +191,17 @@ class TrialRecord:
     def os(self) -> str:
         """The system that it was measured on: linux or windows."""
         return str(self.node.get("os") or self.spec.get("os") or "linux")
+
+    def clock_behind_ns(self, part: int) -> int:
+        """The service's node's clock minus that of the load node of a part; 0 when not known.
+
+        For the bounds of a phase, which only the service's node tells. Rows keep their own times.
+        """
+        told = next((g for g in self.generators if g.get("part") == part), None)
+        theirs = (told or {}).get("clock_offset")
+        if not part or not theirs or not self.clock_offset:
+            return 0
+        return int(theirs["offset_ns"] - self.clock_offset["offset_ns"])
 
     @property
     def wine(self) -> str | None:

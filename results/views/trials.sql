@@ -37,7 +37,7 @@
 -- lag_p99_ns | ns | 99th percentile of the load generator's own delay
 -- generator_cpu_share | fraction | share of its core that the load generator used
 -- generators | | load generators that sent its requests; `requests.generator` tells them apart
--- clock_offset_ns | ns | clock of the head minus clock of the node; null when not known. It is stored, never applied
+-- clock_offset_ns | ns | clock of the head minus clock of the node; null when not known. It is stored; no time in a table is changed by it
 -- clock_error_ns | ns | bound of that offset's error: add both nodes' when rows of two nodes are joined by time
 -- clock_drift_ns | ns | how far the offset moved over the trial
 create view trials as

@@ -46,6 +46,8 @@ SPANS = (
 )
 MEASURE_S = 10
 WARMUP_REQUESTS = 10
+OFFSET_NS = -40_000
+"""The head's clock minus that of the service's node."""
 
 
 MEMORY_FIELDS = (
@@ -106,6 +108,7 @@ class Numbers:
     marks_rose: bool = True
     working_set_max_bytes: int | None = None
     load_nodes: int = 0
+    load_clock_ahead_ns: int = 1_000
     cpu_ns: int = 8 * SECOND_NS
     gc_cycles: int = 20
     gc_cycle_cpu_ns: int = 40_000_000
@@ -311,7 +314,18 @@ class _Trial:
     def _request_parts(self) -> dict[str, list[dict[str, Any]]]:
         """The requests, dealt out to as many files as there are load generators."""
         rows, parts = list(self._requests()), self._own.load_nodes + 1
-        return {stream_of("requests", part): rows[part::parts] for part in range(parts)}
+        return {
+            stream_of("requests", part): [self._on_clock_of(part, row) for row in rows[part::parts]]
+            for part in range(parts)
+        }
+
+    def _on_clock_of(self, part: int, row: dict[str, Any]) -> dict[str, Any]:
+        """Times as the load node of a part reads them."""
+        ahead_ns = OFFSET_NS - self._load_offset_ns(part) if part else 0
+        return row | {name: row[name] + ahead_ns for name in ("intended_ns", "start_ns")}
+
+    def _load_offset_ns(self, part: int) -> int:
+        return -self._own.load_clock_ahead_ns * part
 
     def _memory(self) -> Iterator[dict[str, Any]]:
         """Ten samples a second; the CPU clock stands still but in measure."""
@@ -475,14 +489,14 @@ class _Trial:
             exit=ExitRecord(cause="stopped", code=0, signal=None, text="stopped by us"),
             rows=rows,
             findings=[] if valid else [broken],
-            clock_offset={"offset_ns": -40_000, "error_ns": 300, "drift_ns": 2},
+            clock_offset={"offset_ns": OFFSET_NS, "error_ns": 300, "drift_ns": 2},
             generators=[
                 {
                     "part": part,
                     "node_id": f"load-{part}",
                     "sent": len(self._request_parts()[stream_of("requests", part)]),
                     "lag_p99_ns": 2_000,
-                    "clock_offset": {"offset_ns": 1_000 * part, "error_ns": 200},
+                    "clock_offset": {"offset_ns": self._load_offset_ns(part), "error_ns": 200},
                 }
                 for part in range(1, own.load_nodes + 1)
             ],

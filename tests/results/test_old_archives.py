@@ -47,7 +47,22 @@ def test_every_view_answers(archive: Path) -> None:
 @pytest.mark.parametrize("archive", KEPT, ids=lambda path: path.name)
 def test_it_is_compared(archive: Path) -> None:
     with open_database(archive) as database:
-        (table,) = database.comparison().tables
-    peak = next(row for row in table.rows if row.metric.name == "peak_rss")
-    assert peak.pairs == 2
-    assert peak.baseline and peak.candidate and peak.candidate < peak.baseline
+        tables = database.comparison().tables
+    assert tables
+    for table in tables:
+        peak = next(row for row in table.rows if row.metric.kind == "peak_resident")
+        assert peak.pairs == 2
+        assert peak.baseline and peak.candidate and peak.candidate < peak.baseline
+
+
+def test_what_the_first_format_lacks_is_null() -> None:
+    with open_database(KEPT[0]) as database:
+        found = database.query(
+            "select count(*) as n, count(commit_bytes) as commit, count(rss_bytes) as rss "
+            "from memory"
+        ).to_pylist()[0]
+        trials = database.query("from trials").to_pylist()
+    assert (found["commit"], found["rss"]) == (0, found["n"])
+    assert {(t["os"], t["clock_offset_ns"], t["generators"]) for t in trials} == {
+        ("linux", None, 1)
+    }

@@ -78,6 +78,21 @@ def test_the_figures_are_those_of_all_parts(database: Database) -> None:
     assert found["latency_p99"] == pytest.approx(1_000_000 + 0.99 * (REQUESTS - 1) * 1_000)
 
 
+@pytest.mark.parametrize("ahead_s", [-3_600, -5, 5, 3_600])
+def test_clocks_of_load_nodes_move_no_figure(tmp_path: Path, ahead_s: int) -> None:
+    numbers = {"load_nodes": 2, "requests": REQUESTS, "load_clock_ahead_ns": ahead_s * 10**9}
+    with open_database(
+        write_archive(tmp_path, configurations={"default": numbers}, blocks=1)
+    ) as db:
+        sql = "select value from trial_metrics where metric = 'throughput'"
+        assert db.query(sql)["value"].to_pylist() == [pytest.approx((REQUESTS + 1) / MEASURE_S)]
+        seconds = db.query("from latency_by_second")["second"].to_pylist()
+        assert seconds == list(range(MEASURE_S))
+        # The rows themselves keep the times of the clock that read them.
+        spread_ns = number(db, "select max(start_ns) - min(start_ns) from requests")
+    assert spread_ns > 2 * abs(ahead_s) * 10**9
+
+
 def test_verify_counts_and_digests_every_part(archive: Path) -> None:
     (run,) = Archive(archive).runs()
     assert list(verify_run(run)) == []

@@ -5,11 +5,10 @@
 with placed as (
   select
     r.node_class, r.workload, r.configuration,
-    (coalesce(r.intended_ns, r.start_ns) - t.measure_start_ns) // 1000000000
+    (coalesce(r.intended_ns, r.start_ns) - r.measure_start_ns) // 1000000000
       // $step_s * $step_s as second,
     floor(log10(greatest(r.latency_ns, 1)) * 10) as tenth
   from requests r
-  join trials t on t.run_id = r.run_id and t.trial_id = r.trial_id
   where r.run_id = $run and r.counted and r.phase = 'measure'
 )
 select
