@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes import wintypes
 from typing import Any, Final
 
@@ -261,9 +261,9 @@ query_job = _declare(
     HANDLE, ctypes.c_int, _POINTER, DWORD, _POINTER,
 )  # fmt: skip
 terminate_job = _declare("kernel32", "TerminateJobObject", wintypes.BOOL, HANDLE, wintypes.UINT)
-snapshot = _declare("kernel32", "CreateToolhelp32Snapshot", HANDLE, DWORD, DWORD)
-snapshot_first = _declare("kernel32", "Process32FirstW", wintypes.BOOL, HANDLE, _POINTER)
-snapshot_next = _declare(
+_snapshot = _declare("kernel32", "CreateToolhelp32Snapshot", HANDLE, DWORD, DWORD)
+_snapshot_first = _declare("kernel32", "Process32FirstW", wintypes.BOOL, HANDLE, _POINTER)
+_snapshot_next = _declare(
     "kernel32", "Process32NextW", wintypes.BOOL, HANDLE, _POINTER, checked=False
 )
 logical_processors = _declare(
@@ -280,6 +280,21 @@ _query_system = _declare(
     ctypes.c_int, _POINTER, wintypes.ULONG, _POINTER, checked=False,
 )  # fmt: skip
 _resume = _declare("ntdll", "NtResumeProcess", wintypes.LONG, HANDLE, checked=False)
+
+
+def snapshot_processes() -> Iterator[SnapshotProcess]:
+    """Every process of the system now; the same object each time. Raises OSError."""
+    snapshot = _snapshot(TH32CS_SNAPPROCESS, 0)
+    entry = SnapshotProcess()
+    entry.size = ctypes.sizeof(entry)
+    try:
+        _snapshot_first(snapshot, ctypes.byref(entry))
+        more = True
+        while more:
+            yield entry
+            more = _snapshot_next(snapshot, ctypes.byref(entry))
+    finally:
+        close_handle(snapshot)
 
 
 def resume_process(handle: int) -> None:

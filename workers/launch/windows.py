@@ -35,6 +35,7 @@ from workers.spec import ServiceSpec
 
 END_TIMEOUT_S = 10.0
 POLL_S = 0.005
+CONSOLE_HOST: Final = "conhost.exe"
 SO_EXCLUSIVEADDRUSE: Final = -5
 """~SO_REUSEADDR (winsock2.h): no other program may have the port."""
 
@@ -155,11 +156,21 @@ class ServiceProcess:
         if not self.await_exit(END_TIMEOUT_S):
             self.kill()
         deadline_s = time.monotonic() + GRACE_S
-        while (left := self._job.processes()) and time.monotonic() < deadline_s:
+        while (left := self._outliving()) and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
         self._leaked += len(left)
         self.kill()
         self.await_exit(END_TIMEOUT_S)
+
+    def _outliving(self) -> set[int]:
+        """Members of the job, but for the hosts of their consoles, which are Windows' own."""
+        members = set(self._job.processes())
+        with contextlib.suppress(OSError):
+            if members:
+                members -= {
+                    entry.pid for entry in win32.snapshot_processes() if entry.name == CONSOLE_HOST
+                }
+        return members
 
     def explain_exit(
         self,

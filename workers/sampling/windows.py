@@ -323,21 +323,7 @@ class PhasePeaks:
 def _threads(pids: set[int]) -> int | None:
     """Threads of some processes, from one snapshot of the system's processes."""
     try:
-        snapshot = win32.snapshot(win32.TH32CS_SNAPPROCESS, 0)
+        found = sum(entry.threads for entry in win32.snapshot_processes() if entry.pid in pids)
     except OSError:
         return None
-    entry = win32.SnapshotProcess()
-    entry.size = ctypes.sizeof(entry)
-    found = 0
-    try:
-        win32.snapshot_first(snapshot, ctypes.byref(entry))
-        more = True
-        while more:
-            if entry.pid in pids:
-                found += entry.threads
-            more = win32.snapshot_next(snapshot, ctypes.byref(entry))
-    except OSError:
-        return None
-    finally:
-        win32.close_handle(snapshot)
     return found or None

@@ -70,7 +70,7 @@ func endAfter(wait time.Duration, end func()) {
 
 func leak() {
 	child := exec.Command(os.Args[0], "-sleep", "60s")
-	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	child.SysProcAttr = detached()
 	if err := child.Start(); err != nil {
 		lastWords(8, err.Error())
 	}
