@@ -117,12 +117,16 @@ def node_lost(text: str, *, sent_at_least: int, archived: int) -> Finding:
     them that the archive has. More may have been sent since: `sent = archived + lost` holds for
     what is known.
     """
-    lost = max(0, sent_at_least - archived)
-    account = (
+    text = f"{text}: {_account(sent_at_least, archived)}"
+    return Finding("node_lost", "invalid", text, "bench resume repeats the block")
+
+
+def _account(sent_at_least: int, archived: int) -> str:
+    """What is known to be sent, and what became of it."""
+    return (
         f"at least {max(sent_at_least, archived):,} requests were sent, {archived:,} are in the "
-        f"archive, {lost:,} are counted as lost"
+        f"archive, {max(0, sent_at_least - archived):,} are counted as lost"
     )
-    return Finding("node_lost", "invalid", f"{text}: {account}", "bench resume repeats the block")
 
 
 def clock_jumped(text: str) -> Finding:
@@ -136,8 +140,13 @@ def clock_offset_unknown(text: str) -> Finding:
     return Finding("clock_offset_unknown", "warning", text)
 
 
-def no_load(text: str) -> Finding:
-    """The load generator ended too early, or gave no account of itself."""
+def no_load(text: str, *, sent_at_least: int | None = None, archived: int = 0) -> Finding:
+    """The load generator ended too early, or gave no account of itself.
+
+    `sent_at_least` is the last count of requests that it told, `archived` the rows that it wrote.
+    """
+    if sent_at_least is not None:
+        text = f"{text}: {_account(sent_at_least, archived)}"
     return Finding("no_load", "invalid", text)
 
 

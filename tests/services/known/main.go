@@ -36,6 +36,7 @@ var (
 	collectEvery = flag.Duration("collect-every", 20*time.Millisecond, "time between them")
 	burn         = flag.Duration("burn", 0, "use the processor so long for each /burn, one at a time")
 	logEach      = flag.Bool("log-each", false, "log every request on standard error")
+	ledgers      = flag.String("ledger", "", "folder for a file that grows by a byte each request")
 	sleeper      = flag.Bool("sleeper", false, "only hold memory: a child")
 )
 
@@ -58,6 +59,7 @@ func main() {
 			log.Fatal(err)
 		}
 	}
+	books.openLedger(*ledgers)
 	go watch()
 	go endOnTerm()
 	routes()
