@@ -164,8 +164,9 @@ def print_nodes(console: Console, *, as_json: bool) -> None:
     else:
         console.print("no node has joined yet; `bench node head` tells the line for it")
     for node in found:
-        if node.problem:
-            console.print(f"{node.name}: {node.problem}", style="yellow", highlight=False)
+        told = [text for text in (node.facts.get("limits_unavailable"), node.problem) if text]
+        for text in told:
+            console.print(f"{node.name}: {text}", style="yellow", highlight=False, markup=False)
     _warn_of_end(console, found, HeadState().expires_ns())
 
 
@@ -210,12 +211,9 @@ def _gib(size: int | None) -> str:
 
 
 def _limits(facts: Mapping[str, Any]) -> str:
-    """What mechanism there is, and what it can't do."""
-    mechanism = facts.get("limits_mechanism") or f"cgroup {facts.get('cgroup') or 'none'}"
-    if facts.get("os") == "windows":
-        mechanism = facts.get("limits_mechanism") or "job object"
-    missing = facts.get("limits_unavailable")
-    return f"{mechanism}: {missing}" if missing else str(mechanism)
+    """How limits are set; what that can't enforce there is told below the table."""
+    missing = "*" if facts.get("limits_unavailable") else ""
+    return f"{facts.get('limits_mechanism') or 'none'}{missing}"
 
 
 def _clock(node: NodeEntry) -> str:
