@@ -1,0 +1,165 @@
+"""A Windows machine: a Wine prefix of its own, with a Windows Python in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+RUN_TIMEOUT_S = 120.0
+_WINE_FOLDERS = "/usr/lib/wine"
+"""Where Debian keeps the program itself; on PATH is a script that asks for the 32-bit Wine."""
+
+_SHARED_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "PATH")
+"""All that a Windows machine sees of this one's environment: no DISPLAY, no TMPDIR, no PYTHON…"""
+
+
+def wine_program(name: str) -> str | None:
+    """The path of `wine64` or `wineserver`, or None."""
+    return shutil.which(name, path=f"{_WINE_FOLDERS}:{os.environ.get('PATH', os.defpath)}")
+
+
+def windows_path(path: Path) -> str:
+    r"""A path of this machine as Windows programs see it: `Z:\work\…`.
+
+    A path that begins with a slash is taken for this machine's by some of Wine's functions and for
+    one of drive C by others: never pass one.
+    """
+    return "Z:" + str(path.absolute()).replace("/", "\\")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsPython:
+    """The Windows Python of a prefix. All that it starts is in the prefix, and ends with `kill`.
+
+    A program under Wine is a process of this machine, but each is the leader of its own session and
+    a child of process 1: process groups and trees don't reach them.
+    """
+
+    prefix: Path
+    network_namespace: str = ""
+
+    @property
+    def drive_c(self) -> Path:
+        r"""Where `C:\` is on this machine."""
+        return self.prefix / "drive_c"
+
+    @property
+    def folder(self) -> Path:
+        r"""Python's own folder, `C:\Python311`."""
+        return self.drive_c / "Python311"
+
+    @property
+    def site_packages(self) -> Path:
+        """Where packages are installed."""
+        return self.folder / "Lib" / "site-packages"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Wine needs, and little else of this machine."""
+        kept = {name: os.environ[name] for name in _SHARED_VARIABLES if name in os.environ}
+        return kept | {
+            "WINEPREFIX": str(self.prefix),
+            "WINEARCH": "win64",
+            "WINEDEBUG": "-all",
+            # No offer to download a browser and a .NET, no entries in this machine's menus.
+            "WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=",
+        }
+
+    def popen(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        program: str | Path | None = None,
+        log: Path | None = None,
+    ) -> subprocess.Popen[bytes]:
+        r"""Start Python, or another Windows program, with pipes: Wine's Python refuses files.
+
+        It begins in `folder`, or in `C:\`. With `log` a thread keeps writing both outputs there;
+        else both pipes are the caller's, and so is closing the standard input. The process id is
+        the program's own.
+        """
+        process = subprocess.Popen(
+            self._command(program or self.folder / "python.exe", arguments),
+            env=self.environment | dict(environment or {}),
+            cwd=folder or self.drive_c,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if log else subprocess.PIPE,
+        )
+        if log and process.stdout:
+            threading.Thread(target=_copy, args=(process.stdout, log), daemon=True).start()
+        return process
+
+    def run(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        program: str | Path | None = None,
+        text: str = "",
+        timeout_s: float = RUN_TIMEOUT_S,
+        code: int | None = 0,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python, or another Windows program, to its end, with `text` as its standard input.
+
+        It must end with `code`, unless that is None. When it takes too long the whole prefix is
+        killed: what the program started may hold its pipes open.
+        """
+        process = self.popen(arguments, environment=environment, folder=folder, program=program)
+        try:
+            raw = process.communicate(text.encode(), timeout=timeout_s)
+        except BaseException:
+            self.kill()
+            process.kill()
+            raise
+        output, errors = (part.decode(errors="replace").replace("\r\n", "\n") for part in raw)
+        if code is not None and process.returncode != code:
+            raise AssertionError(
+                f"{[str(a) for a in arguments]} ended with {process.returncode} under Wine:\n"
+                f"{output}{errors}"
+            )
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def kill(self) -> None:
+        """End every process of this prefix, and wait until they have ended."""
+        for option in ("-k", "-w"):
+            # It fails when nothing runs, and hangs when another wineserver has just begun.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(
+                    [_program("wineserver"), option],
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=10.0,
+                    check=False,
+                )
+
+    def _command(self, program: str | Path, arguments: Sequence[str | Path]) -> list[str]:
+        namespace = self.network_namespace
+        inside = ["ip", "netns", "exec", namespace] if namespace else []
+        given = [windows_path(a) if isinstance(a, Path) else a for a in arguments]
+        return [*inside, _program("wine64"), str(program), *given]
+
+
+def _program(name: str) -> str:
+    found = wine_program(name)
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed")
+    return found
+
+
+def _copy(pipe: IO[bytes], log: Path) -> None:
+    with log.open("ab", buffering=0) as file:
+        while part := os.read(pipe.fileno(), 65536):
+            file.write(part)
