@@ -28,14 +28,13 @@ from workers.launch.deployment import (
     arguments_of,
     environment_of,
 )
-from workers.limits.job_object import JobObject
+from workers.limits.job_object import JobObject, own_processes
 from workers.limits.limiter import Limiter
 from workers.processes import own_group
 from workers.spec import ServiceSpec
 
 END_TIMEOUT_S = 10.0
 POLL_S = 0.005
-CONSOLE_HOST: Final = "conhost.exe"
 SO_EXCLUSIVEADDRUSE: Final = -5
 """~SO_REUSEADDR (winsock2.h): no other program may have the port."""
 
@@ -156,21 +155,11 @@ class ServiceProcess:
         if not self.await_exit(END_TIMEOUT_S):
             self.kill()
         deadline_s = time.monotonic() + GRACE_S
-        while (left := self._outliving()) and time.monotonic() < deadline_s:
+        while (left := own_processes(self._job.processes())) and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
         self._leaked += len(left)
         self.kill()
         self.await_exit(END_TIMEOUT_S)
-
-    def _outliving(self) -> set[int]:
-        """Members of the job, but for the hosts of their consoles, which are Windows' own."""
-        members = set(self._job.processes())
-        with contextlib.suppress(OSError):
-            if members:
-                members -= {
-                    entry.pid for entry in win32.snapshot_processes() if entry.name == CONSOLE_HOST
-                }
-        return members
 
     def explain_exit(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Iterable
 
 from results.record import LimitRecord
 from workers import win32
@@ -23,6 +24,8 @@ RATE_WHOLE = 10_000
 WORKING_SET_MIN_BYTES = 50 * 4096
 """Windows' own minimum for a process; a maximum can't be set without one."""
 
+CONSOLE_HOST = "conhost.exe"
+WINE_DESKTOP = "explorer.exe"
 EXIT_CODE = 1
 REMOVE_TIMEOUT_S = 5.0
 _REMOVE_POLL_S = 0.005
@@ -45,6 +48,24 @@ def run_groups() -> list[str]:
 def remove_run_groups(_run_id: str) -> list[str]:
     """Nothing can be left to remove."""
     return []
+
+
+def own_processes(members: Iterable[int]) -> dict[int, int]:
+    """Threads by process id of a job's members, without those that the system itself added.
+
+    These are the hosts of consoles and, under Wine, the desktop that its first user starts. One
+    snapshot of all processes is taken; where there is none, the threads are 0.
+    """
+    wanted = set(members)
+    helpers = {CONSOLE_HOST, WINE_DESKTOP} if win32.wine_version() else {CONSOLE_HOST}
+    try:
+        return {
+            entry.pid: entry.threads
+            for entry in win32.snapshot_processes()
+            if entry.pid in wanted and entry.name.lower() not in helpers
+        }
+    except OSError:
+        return dict.fromkeys(wanted, 0)
 
 
 class JobObject:

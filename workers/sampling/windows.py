@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from results.clock import steady_ns
 from results.record import PhasePeak
 from workers import win32
+from workers.limits.job_object import own_processes
 from workers.limits.limiter import Limiter
 
 SLOW_EVERY_NS = 1_000_000_000
@@ -208,8 +209,7 @@ class ProcessSampler:
         threads, system, now_ns = None, _NOT_NOW, steady_ns()
         if now_ns - self._listed_ns >= SLOW_EVERY_NS:
             self._listed_ns = now_ns
-            self._refresh()
-            threads = _threads({self.main_pid, *self._others})
+            threads = self._refresh()
             system = self._system.read()
         for pid in list(self._others):
             if not self._others[pid].read():
@@ -275,11 +275,13 @@ class ProcessSampler:
         self._ended = [before + own for before, own in zip(self._ended, used, strict=True)]
         process.close()
 
-    def _refresh(self) -> None:
-        wanted = set(self._limiter.processes()) - {self.main_pid}
-        for pid in wanted - self._others.keys():
+    def _refresh(self) -> int | None:
+        """Make the list of processes anew; their threads, None where they are not told."""
+        threads = own_processes({self.main_pid, *self._limiter.processes()})
+        for pid in threads.keys() - self._others.keys() - {self.main_pid}:
             with contextlib.suppress(OSError):
                 self._others[pid] = ProcessCounters(pid)
+        return sum(threads.values()) or None
 
 
 class PhasePeaks:
@@ -318,12 +320,3 @@ class PhasePeaks:
         self._before = marks
         self._working_set_bytes = self._commit_bytes = 0
         return peak
-
-
-def _threads(pids: set[int]) -> int | None:
-    """Threads of some processes, from one snapshot of the system's processes."""
-    try:
-        found = sum(entry.threads for entry in win32.snapshot_processes() if entry.pid in pids)
-    except OSError:
-        return None
-    return found or None
