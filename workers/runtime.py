@@ -77,7 +77,7 @@ class NodeRuntime:
         self._stop.clear()
         try:
             local = self._parcels.resolve(spec) if self._parcels else spec
-            trial = Trial(local, self._context, self._stop, peers, self._clock_watch())
+            trial = Trial(local, self._context, self._stop, peers, self._clock_watch(), told=spec)
         except (OSError, EnvironmentLacks) as error:
             return _aborted(EnvironmentLacks(f"can't prepare a trial on this node: {error}"))
         self._trial = trial

@@ -74,9 +74,15 @@ class Trial:
         stop: threading.Event,
         peers: Sequence[LoadPeer] = (),
         head_clock: ClockWatch | None = None,
+        *,
+        told: TrialSpec | None = None,
     ) -> None:
-        """`peers` make the load where there are any; `head_clock` follows the head's clock."""
+        """`peers` make the load where there are any; `head_clock` follows the head's clock.
+
+        `told` is the trial as it was planned, for its record: without this node's own paths.
+        """
         self.spec = spec
+        self._told = told or spec
         self.node = node
         self._peers = peers
         self._head_clock = head_clock
@@ -415,7 +421,7 @@ class Trial:
             node_class=self.node.node_class,
             started_ns=self._started_ns,
             finished_ns=self._clock.now_ns(),
-            spec=to_plain(spec),
+            spec=to_plain(self._told),
             node=self.node.facts | {"cores_shared": self.node.cores.shared},
             versions=versions(),
             clock={"offset_ns": self._clock.offset_ns, "error_ns": self._clock.error_ns},

@@ -58,9 +58,11 @@ class Lan:
 
     head: Machine
     hosts: list[Host] = field(default_factory=list)
+    bare: dict[str, str] = field(default_factory=dict)
+    """Namespaces of machines that a test makes and joins itself, by name."""
 
-    def state_of(self, host: Host) -> str:
-        return str(self.head.nodes()[host.name]["state"])
+    def state_of_name(self, name: str) -> str:
+        return str(self.head.nodes()[name]["state"])
 
     def all_ready(self) -> bool:
         nodes = self.head.nodes()
@@ -81,7 +83,9 @@ def needs_namespaces() -> None:
 
 
 @contextmanager
-def lan(folder: Path, labels: dict[str, tuple[str, ...]]) -> Iterator[Lan]:
+def lan(
+    folder: Path, labels: dict[str, tuple[str, ...]], bare: tuple[str, ...] = ()
+) -> Iterator[Lan]:
     """A head that listens on the bridge, and a joined node for each name; all gone afterwards."""
     number = os.getpid() % 10_000
     bridge = f"hgb{number}"
@@ -92,7 +96,7 @@ def lan(folder: Path, labels: dict[str, tuple[str, ...]]) -> Iterator[Lan]:
         _run(f"ip link set {bridge} up")
         head = Machine(folder / "head")
         whole = Lan(head)
-        for index, (name, own) in enumerate(labels.items()):
+        for index, name in enumerate([*labels, *bare]):
             namespace, cable = f"hg{number}-{name}", f"hgv{number}x{index}"
             _run(f"ip netns add {namespace}")
             stack.callback(_run, f"ip netns del {namespace}")
@@ -101,7 +105,10 @@ def lan(folder: Path, labels: dict[str, tuple[str, ...]]) -> Iterator[Lan]:
             _run(f"ip -n {namespace} addr add {PREFIX}.{index + 10}/24 dev eth0")
             for device in ("eth0", "lo"):
                 _run(f"ip -n {namespace} link set {device} up")
-            host = Host(folder / name, namespace, name=name, cable=cable, labels=own)
+            if name in bare:
+                whole.bare[name] = namespace
+                continue
+            host = Host(folder / name, namespace, name=name, cable=cable, labels=labels[name])
             whole.hosts.append(host)
         stack.callback(head.end)
         head.bench("node", "head", "--listen", f"{PREFIX}.1", "--port", "0")
