@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from ctypes import wintypes
 from typing import Any, Final
 
+# wintypes' own DWORD, LONG and ULONG have 8 bytes on 64-bit Linux.
 SIZE_T = ctypes.c_size_t
 HANDLE = wintypes.HANDLE
-DWORD = wintypes.DWORD
+DWORD = ctypes.c_uint32
+LONG = ctypes.c_int32
 
 PROCESS_TERMINATE: Final = 0x0001
 PROCESS_SET_QUOTA: Final = 0x0100
@@ -168,7 +170,7 @@ class SnapshotProcess(ctypes.Structure):
         ("module", DWORD),
         ("threads", DWORD),
         ("parent", DWORD),
-        ("base_priority", wintypes.LONG),
+        ("base_priority", LONG),
         ("flags", DWORD),
         ("name", wintypes.WCHAR * 260),
     )
@@ -191,8 +193,8 @@ class BootTimes(ctypes.Structure):
         ("boot", ctypes.c_int64),
         ("now", ctypes.c_int64),
         ("zone_bias", ctypes.c_int64),
-        ("zone", wintypes.ULONG),
-        ("reserved", wintypes.ULONG),
+        ("zone", DWORD),
+        ("reserved", DWORD),
         ("bias", ctypes.c_uint64),
         ("sleep_bias", ctypes.c_uint64),
     )
@@ -260,7 +262,7 @@ query_job = _declare(
     "kernel32", "QueryInformationJobObject", wintypes.BOOL,
     HANDLE, ctypes.c_int, _POINTER, DWORD, _POINTER,
 )  # fmt: skip
-terminate_job = _declare("kernel32", "TerminateJobObject", wintypes.BOOL, HANDLE, wintypes.UINT)
+terminate_job = _declare("kernel32", "TerminateJobObject", wintypes.BOOL, HANDLE, DWORD)
 _snapshot = _declare("kernel32", "CreateToolhelp32Snapshot", HANDLE, DWORD, DWORD)
 _snapshot_first = _declare("kernel32", "Process32FirstW", wintypes.BOOL, HANDLE, _POINTER)
 _snapshot_next = _declare(
@@ -274,12 +276,12 @@ console_processes = _declare(
 )
 console_event = _declare("kernel32", "GenerateConsoleCtrlEvent", wintypes.BOOL, DWORD, DWORD)
 is_admin = _declare("shell32", "IsUserAnAdmin", wintypes.BOOL, checked=False)
-timer_period = _declare("winmm", "timeBeginPeriod", wintypes.UINT, wintypes.UINT, checked=False)
+timer_period = _declare("winmm", "timeBeginPeriod", DWORD, DWORD, checked=False)
 _query_system = _declare(
-    "ntdll", "NtQuerySystemInformation", wintypes.LONG,
-    ctypes.c_int, _POINTER, wintypes.ULONG, _POINTER, checked=False,
+    "ntdll", "NtQuerySystemInformation", LONG,
+    ctypes.c_int, _POINTER, DWORD, _POINTER, checked=False,
 )  # fmt: skip
-_resume = _declare("ntdll", "NtResumeProcess", wintypes.LONG, HANDLE, checked=False)
+_resume = _declare("ntdll", "NtResumeProcess", LONG, HANDLE, checked=False)
 
 
 def snapshot_processes() -> Iterator[SnapshotProcess]:

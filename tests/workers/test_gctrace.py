@@ -19,6 +19,7 @@ from results.clock import ClockMap
 from results.schema import GC
 from workers.sampling import gctrace
 from workers.sampling.gctrace import COLUMNS, LineSplitter, StderrReader, parse_line
+from workers.sampling.pipes import SelectedPipes, ThreadedPipes
 
 MIB = 2**20
 
@@ -218,8 +219,12 @@ class Output:
                 setattr(self, name, -1)
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Iterator[Output]:
+@pytest.fixture(params=[SelectedPipes, ThreadedPipes])
+def output(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Output]:
+    """The reader, with the pipes of Linux and with those of Windows."""
+    monkeypatch.setattr("workers.sampling.gctrace.Pipes", request.param)
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     made = Output(tmp_path / "service.log")
     made.reader.start()
@@ -227,6 +232,8 @@ def output(tmp_path: Path) -> Iterator[Output]:
     made.close()
     made.reader._thread.join(10)
     assert not made.reader._thread.is_alive()
+    for thread in [t for t in threading.enumerate() if t.name == "pipe"]:
+        thread.join(10)
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 

@@ -62,18 +62,16 @@ def _read_ready(descriptor: int) -> bytes | None:
 
 
 class ThreadedPipes:
-    """Pipes with a thread each, because Windows can't wait for several. Owns the descriptors."""
+    """Pipes with a thread each, which closes it: Windows can't wait for several."""
 
     def __init__(self, descriptors: Iterable[int]) -> None:
         self._chunks: queue.SimpleQueue[Chunk] = queue.SimpleQueue()
-        self._threads = {
-            descriptor: threading.Thread(
-                target=self._run, args=(descriptor,), name="pipe", daemon=True
-            )
+        self._threads = [
+            threading.Thread(target=self._run, args=(descriptor,), name="pipe", daemon=True)
             for descriptor in descriptors
-        }
+        ]
         self._left = len(self._threads)
-        for thread in self._threads.values():
+        for thread in self._threads:
             thread.start()
 
     def _run(self, descriptor: int) -> None:
@@ -84,6 +82,7 @@ class ThreadedPipes:
             except OSError:
                 data = b""  # broken: its other end was closed
             self._chunks.put((descriptor, data))
+        os.close(descriptor)
 
     @property
     def open(self) -> bool:
@@ -101,11 +100,9 @@ class ThreadedPipes:
         return chunks
 
     def close(self) -> None:
-        """Close the descriptors that have ended; one that is still being read can't be closed."""
-        for descriptor, thread in self._threads.items():
+        """Wait a moment for the threads; a pipe that is held open is closed when it ends."""
+        for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_S)
-            if not thread.is_alive():
-                os.close(descriptor)
 
 
 if sys.platform == "win32":
