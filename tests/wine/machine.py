@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 RUN_TIMEOUT_S = 120.0
+LAST_WORDS_S = 0.5
+"""How long after a program's end its pipes may still have something."""
+
 _WINE_FOLDERS = "/usr/lib/wine"
 """Where Debian keeps the program itself; on PATH is a script that asks for the 32-bit Wine."""
 
@@ -96,7 +99,7 @@ class WindowsPython:
             stderr=subprocess.STDOUT if log else subprocess.PIPE,
         )
         if log and process.stdout:
-            threading.Thread(target=_copy, args=(process.stdout, log), daemon=True).start()
+            _follow(process.stdout, log.open("ab", buffering=0).write)
         return process
 
     def run(
@@ -113,22 +116,44 @@ class WindowsPython:
         """Run Python, or another Windows program, to its end, with `text` as its standard input.
 
         It must end with `code`, unless that is None. When it takes too long the whole prefix is
-        killed: what the program started may hold its pipes open.
+        killed. Its end is waited for, not that of its pipes: what it started may hold them open.
         """
         process = self.popen(arguments, environment=environment, folder=folder, program=program)
+        assert process.stdin and process.stdout and process.stderr
+        output, errors = bytearray(), bytearray()
+        readers = _follow(process.stdout, output.extend), _follow(process.stderr, errors.extend)
         try:
-            raw = process.communicate(text.encode(), timeout=timeout_s)
+            with contextlib.suppress(OSError):  # it may end without having read
+                process.stdin.write(text.encode())
+                process.stdin.close()
+            process.wait(timeout_s)
         except BaseException:
             self.kill()
             process.kill()
             raise
-        output, errors = (part.decode(errors="replace").replace("\r\n", "\n") for part in raw)
+        for reader in readers:
+            reader.join(LAST_WORDS_S)
+        done = subprocess.CompletedProcess(
+            process.args, process.returncode, _text(output), _text(errors)
+        )
         if code is not None and process.returncode != code:
             raise AssertionError(
-                f"{[str(a) for a in arguments]} ended with {process.returncode} under Wine:\n"
-                f"{output}{errors}"
+                f"{done.args} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
             )
-        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+        return done
+
+    def boot(self) -> subprocess.Popen[bytes]:
+        """Bring Windows up, until the returned process ends: it ends when it is let go of.
+
+        Else every `run` would bring it up and down again, in two seconds, and what belongs to the
+        system would hold the pipes of whichever program came first.
+        """
+        keeper = self.popen(["-c", "import sys; print('up', flush=True); sys.stdin.read()"])
+        assert keeper.stdout
+        if keeper.stdout.readline().strip() != b"up":
+            _, errors = keeper.communicate()
+            raise RuntimeError(f"Windows did not come up under Wine:\n{errors.decode()}")
+        return keeper
 
     def kill(self) -> None:
         """End every process of this prefix, and wait until they have ended."""
@@ -159,7 +184,17 @@ def _program(name: str) -> str:
     return found
 
 
-def _copy(pipe: IO[bytes], log: Path) -> None:
-    with log.open("ab", buffering=0) as file:
+def _follow(pipe: IO[bytes], write: Callable[[bytes], object]) -> threading.Thread:
+    """Give all that comes out of a pipe to `write`, in a thread."""
+
+    def follow() -> None:
         while part := os.read(pipe.fileno(), 65536):
-            file.write(part)
+            write(part)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    return thread
+
+
+def _text(raw: bytearray) -> str:
+    return raw.decode(errors="replace").replace("\r\n", "\n")

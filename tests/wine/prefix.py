@@ -111,12 +111,13 @@ def windows_python(network_namespace: str = "") -> Iterator[WindowsPython]:
     machine = WindowsPython(
         machines / f"{os.getpid()}-{secrets.token_hex(4)}", network_namespace=network_namespace
     )
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove, machine)
         _copy_prefix(made_from, machine.prefix)
         _install_checkout(machine)
+        stack.enter_context(machine.boot())
+        stack.callback(machine.kill)
         yield machine
-    finally:
-        _remove(machine)
 
 
 def template() -> Path:
@@ -176,9 +177,11 @@ def _build(scratch: Path) -> Path:
     made.site_packages.parent.mkdir()
     wheels.rename(made.site_packages)
     _mend(made, scratch)
-    for line in USED_MODULES:
-        made.run(["-c", line])
-    made.kill()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(made.boot())
+        stack.callback(made.kill)
+        for line in USED_MODULES:
+            made.run(["-c", line])
     return made.prefix
 
 
