@@ -14,6 +14,7 @@ from orchestrator.environment import environment_blocks
 from orchestrator.matrix import THIS_MACHINE, Matrix
 from orchestrator.model import Arrivals, Metrics, Workload
 from results.metrics import counted
+from results.statistics import blocks_at_least
 from workers.spec import (
     ArrivalsSpec,
     BinarySpec,
@@ -24,9 +25,6 @@ from workers.spec import (
     ServiceSpec,
     TrialSpec,
 )
-
-BLOCKS_MIN = 6
-"""With n pairs the smallest p of a signed-rank test is 2/2^n: 0.031 with 6, 0.0625 with 5."""
 
 OVERHEAD_NS = 1_500_000_000
 """Deploy, start, ready, teardown and delivery of a small service, as measured."""
@@ -160,13 +158,22 @@ def _phases(workload: Workload) -> PhasesSpec:
     )
 
 
+def blocks_needed(matrix: Matrix) -> int:
+    """The fewest blocks with which any verdict is possible, all that decides corrected together."""
+    comparison = matrix.document.comparison
+    candidates = len(matrix.configurations) - 1
+    contrasts = len(comparison.primary) * candidates * len(matrix.workloads) * len(matrix.groups)
+    return blocks_at_least(comparison.confidence, contrasts)
+
+
 def plan_warnings(matrix: Matrix) -> list[str]:
     """What is probably not meant, though it can be run."""
     found = []
-    if matrix.trials < BLOCKS_MIN:
+    needed = blocks_needed(matrix)
+    if matrix.trials < needed:
         found.append(
             f"with {counted(matrix.trials, 'block')} no verdict can be reached: a paired test "
-            f"needs at least {BLOCKS_MIN} blocks"
+            f"needs at least {needed} blocks"
         )
     cores = len(os.sched_getaffinity(0))
     for name in matrix.configurations:
