@@ -413,7 +413,12 @@ def node_head(
 
 @node_app.command("join")
 def node_join(
-    head: Annotated[str, typer.Argument(metavar="ADDRESS:PORT", help="The head's.")],
+    head: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ADDRESS:PORT]", help="The head's; none: as it joined before, after a restart."
+        ),
+    ] = None,
     secret: Annotated[Path, typer.Option(help="The secret file, copied from the head.")] = (
         Path("cluster.secret")
     ),

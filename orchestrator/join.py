@@ -89,6 +89,22 @@ def join_cluster(
     return Joined(reply.node_id, name, head)
 
 
+def rejoin_cluster() -> Joined:
+    """Be the node again that this machine joined as, after a restart of it; starts nothing.
+
+    Raises EnvironmentLacks when it never joined, or was away for longer than its certificate lasts.
+    """
+    from orchestrator.nodes import refuse_expired
+
+    state = NodeState()
+    known = state.identity()
+    if state.daemon.alive:
+        raise UserError(f"this machine is node {known.name!r} of {known.head} already, and it runs")
+    remedy = f"bench node join {known.head} --secret FILE"
+    refuse_expired(state.tls_folder, "this node's certificate", remedy)
+    return Joined(known.node_id, known.name, known.head)
+
+
 def _asked(head: str, secret: Secret, request: wire.JoinRequest) -> wire.JoinReply:
     from orchestrator.nodes import in_our_words
 

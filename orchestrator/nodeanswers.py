@@ -64,7 +64,7 @@ def _tell_head(console: Console, started: Started) -> None:
 
 def join(
     console: Console,
-    head: str,
+    head: str | None,
     secret: Path,
     name: str | None,
     labels: Mapping[str, str],
@@ -72,12 +72,15 @@ def join(
     foreground: bool,
 ) -> None:
     """`bench node join`."""
-    from orchestrator.join import join_cluster, run_node, start_node
+    from orchestrator.join import join_cluster, rejoin_cluster, run_node, start_node
     from orchestrator.nodestate import NodeState
 
-    joined = join_cluster(head, secret, name, labels)
+    if head is None and (name or labels):
+        raise UserError("a name and labels are given with the head's address, when a node joins")
+    joined = join_cluster(head, secret, name, labels) if head else rejoin_cluster()
     if foreground:
         console.print(f"{joined.name} joins {joined.head}; Ctrl-C ends it", highlight=False)
+        sys.stdout.flush()
         run_node(NodeState())
         return
     start_node()
