@@ -23,7 +23,10 @@ from workers.limits.job_object import own_processes
 from workers.limits.limiter import Limiter
 
 SLOW_EVERY_NS = 1_000_000_000
-"""What costs most is read this often: which processes there are, their threads, the system."""
+"""How old the list of processes in the tree may be, and how often the system's figures are read."""
+
+THREADS_EVERY_NS = 5_000_000_000
+"""A snapshot of all processes, which tells their threads, costs as much as 20 samples."""
 
 _UNTOLD = 2**64 - 1
 _UNIT_NS = 100
@@ -34,7 +37,8 @@ _ACCESS = win32.PROCESS_QUERY_LIMITED_INFORMATION | win32.SYNCHRONIZE
 class MemorySample(NamedTuple):
     """One row of the memory table without its time and phase: the same names.
 
-    The threads and the figures of the whole system are read once a second, and None in between.
+    The threads are read when processes come or go and every five seconds, the figures of the whole
+    system every second; in between they are None.
     """
 
     processes: int
@@ -197,6 +201,8 @@ class ProcessSampler:
         self._others: dict[int, ProcessCounters] = {}
         self._ended = [0, 0, 0]  # user and kernel time in 100 ns, page faults
         self._listed_ns = -SLOW_EVERY_NS
+        self._members: set[int] = set()
+        self._threads_ns = 0
         self._system = SystemCounters()
         self._main: ProcessCounters | None = None
         with contextlib.suppress(OSError):
@@ -209,7 +215,7 @@ class ProcessSampler:
         threads, system, now_ns = None, _NOT_NOW, steady_ns()
         if now_ns - self._listed_ns >= SLOW_EVERY_NS:
             self._listed_ns = now_ns
-            threads = self._refresh()
+            threads = self._refresh(now_ns)
             system = self._system.read()
         for pid in list(self._others):
             if not self._others[pid].read():
@@ -275,9 +281,13 @@ class ProcessSampler:
         self._ended = [before + own for before, own in zip(self._ended, used, strict=True)]
         process.close()
 
-    def _refresh(self) -> int | None:
-        """Make the list of processes anew; their threads, None where they are not told."""
-        threads = own_processes({self.main_pid, *self._limiter.processes()})
+    def _refresh(self, now_ns: int) -> int | None:
+        """Make the list of processes anew; their threads, when they are told this time."""
+        members = {self.main_pid, *self._limiter.processes()}
+        if members == self._members and now_ns - self._threads_ns < THREADS_EVERY_NS:
+            return None
+        self._members, self._threads_ns = members, now_ns
+        threads = own_processes(members)
         for pid in threads.keys() - self._others.keys() - {self.main_pid}:
             with contextlib.suppress(OSError):
                 self._others[pid] = ProcessCounters(pid)
