@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.matrix import Matrix
+from orchestrator.membership.nodes import NodeEntry
 from orchestrator.model import NodeGroup
-from orchestrator.nodes import NodeEntry
 from results.errors import EnvironmentLacks
 
 

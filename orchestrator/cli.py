@@ -406,7 +406,7 @@ def node_head(
 
     Example: bench node head --listen 10.0.0.1
     """
-    from orchestrator.nodeanswers import start_head
+    from orchestrator.membership.answers import start_head
 
     start_head(_console(), listen, port, days=days, foreground=foreground)
 
@@ -432,7 +432,7 @@ def node_join(
 
     Example: bench node join 10.0.0.1:7420 --secret cluster.secret --label rack=a
     """
-    from orchestrator.nodeanswers import join, labels_from
+    from orchestrator.membership.answers import join, labels_from
 
     labels = labels_from(label or [])
     join(_console(), head, secret, name, labels, foreground=foreground)
@@ -444,7 +444,7 @@ def node_ls(as_json: AsJson = False) -> None:
 
     Example: bench node ls
     """
-    from orchestrator.nodeanswers import print_nodes
+    from orchestrator.membership.answers import print_nodes
 
     print_nodes(_console(), as_json=as_json)
 
@@ -455,7 +455,7 @@ def node_leave() -> None:
 
     Example: bench node leave
     """
-    from orchestrator.nodeanswers import leave
+    from orchestrator.membership.answers import leave
 
     leave(_console())
 
@@ -469,7 +469,7 @@ def node_drain(
 
     Example: bench node drain rack-a-3
     """
-    from orchestrator.nodeanswers import drain
+    from orchestrator.membership.answers import drain
 
     drain(_console(), node, undo=undo)
 
@@ -480,7 +480,7 @@ def node_rotate(days: AuthorityDays = 365.0) -> None:
 
     Example: bench node rotate
     """
-    from orchestrator.nodeanswers import rotate
+    from orchestrator.membership.answers import rotate
 
     rotate(_console(), days=days)
 

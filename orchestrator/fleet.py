@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import choice, nodes
+from orchestrator import choice
 from orchestrator.binaries import Binaries
 from orchestrator.bundles import Bundle
 from orchestrator.cluster import (
@@ -20,6 +20,7 @@ from orchestrator.cluster import (
     quiet_standard_error,
 )
 from orchestrator.matrix import Matrix
+from orchestrator.membership import nodes
 from orchestrator.ongoing import Run
 from orchestrator.progress import Progress
 from results.collector_process import CollectorProcess

@@ -71,7 +71,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
             [sys.executable, "-m", "orchestrator.cli", "run", str(matrix),
              "--trials", "2", "--archive", str(folder / "archive")],
             env=whole.head.environment | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"},
-            cwd=folder, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280,
+            cwd=folder, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=280,
         )  # fmt: skip
         yield Mixed(whole, windows, folder, done.stdout, done.returncode)
 

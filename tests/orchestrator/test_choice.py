@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.choice import choose
 from orchestrator.matrix import load_matrix
-from orchestrator.nodes import NodeEntry
+from orchestrator.membership.nodes import NodeEntry
 from results.errors import EnvironmentLacks
 from tests.orchestrator import matrices
 
@@ -19,7 +19,7 @@ WINDOWS = "windows · AMD EPYC · 8 cores · 32 GiB"
 
 def entry(name: str, node_class: str = EPYC, **changed: Any) -> NodeEntry:
     facts: dict[str, Any] = {
-        "node_id": f"id-{name}", "name": name, "os": node_class.split()[0],
+        "node_id": f"id-{name}", "name": name, "os": node_class.split(maxsplit=1)[0],
         "address": "10.0.0.9", "labels": {}, "facts": {}, "node_class": node_class,
         "machine": name, "state": "ready", "draining": False, "measuring_run": "",
         "clock_offset_ns": 0, "clock_error_ns": 1000, "clock_measured_ns": 1, "versions": {},

@@ -19,8 +19,8 @@ import psutil
 import pytest
 from clusters import Machine, all_gone, join, linked_namespaces, until
 
-from orchestrator.headstate import Secret
-from orchestrator.pki import Authority, certificate_request, key_pem, make_key
+from orchestrator.membership.headstate import Secret
+from orchestrator.membership.pki import Authority, certificate_request, key_pem, make_key
 from results.secure import tls_channel
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 WHERE_TASKS_RUN = """
 import json, os, sys
-from orchestrator import nodes
+from orchestrator.membership import nodes
 cluster = nodes.current_cluster()
 os.environ |= cluster.ray_environment()
 import ray
@@ -146,7 +146,7 @@ def test_draining_is_told_and_undone(head: Machine, one: Machine) -> None:
 
 MARK = """
 import sys
-from orchestrator import nodes
+from orchestrator.membership import nodes
 cluster = nodes.current_cluster()
 nodes.mark_measuring(cluster, sys.argv[1], "run-1")
 (entry,) = [n for n in nodes.list_nodes(cluster) if n.node_id == sys.argv[1]]
@@ -232,7 +232,7 @@ def with_role(head: Machine, authority: Authority, role: Any, days: float = 1.0)
 
 
 def joining(head: Machine, **changes: Any) -> wire.JoinRequest:
-    from orchestrator.headstate import own_versions
+    from orchestrator.membership.headstate import own_versions
 
     request = wire.JoinRequest(
         join_token=Secret.read(head.secret).token,
@@ -366,7 +366,7 @@ def test_another_version_is_refused_with_the_line_that_mends_it(
 ) -> None:
     code = f"""
 import sys
-import orchestrator.join as join
+import orchestrator.membership.join as join
 true = join.own_versions()
 join.own_versions = lambda: true | {versions!r}
 from orchestrator.cli import main
@@ -390,7 +390,7 @@ def test_ray_answers_nobody_without_certificate_and_token(head: Machine, one: Ma
     """Who knows Ray's address alone can't reach it, nor with TLS and a wrong token."""
     code = """
 import os, sys
-from orchestrator import nodes
+from orchestrator.membership import nodes
 cluster = nodes.current_cluster()
 environment = cluster.ray_environment()
 if sys.argv[1] == "plain":
@@ -457,7 +457,7 @@ def test_ray_is_started_again_when_it_dies(head: Machine, machine: Machine) -> N
     join(head, machine, "phoenix")
     until(lambda: is_ready(head, "phoenix"))
     daemon, *rest = machine.family("node")
-    keeper = next(p for p in rest if "orchestrator.keeper" in p.cmdline())
+    keeper = next(p for p in rest if "orchestrator.membership.keeper" in p.cmdline())
     kill(keeper)
     until(lambda: all_gone(rest))
     raylet = next_raylet(daemon)

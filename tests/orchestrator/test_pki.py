@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from orchestrator.headstate import HeadSettings, HeadState, Secret
-from orchestrator.pki import (
+from orchestrator.membership.headstate import HeadSettings, HeadState, Secret
+from orchestrator.membership.pki import (
     Authority,
     certificate_request,
     days_left,
@@ -148,7 +148,7 @@ def test_starting_again_keeps_authority_and_secret(state: HeadState) -> None:
 def test_an_expired_secret_tells_the_remedy_and_is_replaced(
     state: HeadState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.headstate.SECRET_DAYS", -1)
+    monkeypatch.setattr("orchestrator.membership.headstate.SECRET_DAYS", -1)
     state.secret_path.unlink()
     state.prepare(SETTINGS)
     with pytest.raises(UserError, match=r"expired.*bench node head"):

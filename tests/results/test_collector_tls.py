@@ -18,7 +18,7 @@ import grpc
 import pytest
 from test_collector import RUN, TRIAL, encoded, event, finishing, opening, sending, total
 
-from orchestrator.pki import Authority, Role, key_pem, make_key, write_tls_folder
+from orchestrator.membership.pki import Authority, Role, key_pem, make_key, write_tls_folder
 from results.collector_process import CollectorProcess
 from results.control import abandon_trial
 from results.errors import EnvironmentLacks

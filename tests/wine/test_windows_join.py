@@ -24,7 +24,7 @@ pytestmark = [
 
 WHERE_TASKS_RUN = """
 import json, os, sys
-from orchestrator import nodes
+from orchestrator.membership import nodes
 cluster = nodes.current_cluster()
 os.environ |= cluster.ray_environment()
 import ray
@@ -85,7 +85,7 @@ class Cluster:
         return found
 
     def daemon(self) -> psutil.Process:
-        (found,) = [p for p in self.processes() if "orchestrator.join" in p.cmdline()]
+        (found,) = [p for p in self.processes() if "orchestrator.membership.join" in p.cmdline()]
         return found
 
     def join(self) -> None:
@@ -141,11 +141,11 @@ def test_nothing_outlives_a_windows_node_that_is_killed(cluster: Cluster) -> Non
     until(lambda: all_gone(family))
     until(lambda: cluster.node()["state"] == "lost")
     cluster.join()
-    keeper = next(p for p in cluster.processes() if "orchestrator.keeper" in p.cmdline())
+    keeper = next(p for p in cluster.processes() if "orchestrator.membership.keeper" in p.cmdline())
     rest = [p for p in cluster.processes() if p != cluster.daemon()]
     keeper.kill()
     until(lambda: all_gone(rest))
-    until(lambda: any("orchestrator.keeper" in p.cmdline() for p in cluster.processes()))
+    until(lambda: any("orchestrator.membership.keeper" in p.cmdline() for p in cluster.processes()))
     until(lambda: cluster.node()["state"] == "ready", timeout_s=90.0)
     assert "windows-1 left" in cluster.bench("leave")
     until(lambda: not cluster.processes())

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.pki import Authority, Role, key_pem, make_key, write_tls_folder
+from orchestrator.membership.pki import Authority, Role, key_pem, make_key, write_tls_folder
 from results.collector_process import CollectorProcess
 from results.record import TrialRecord
 from results.schema import EVENTS, SCHEMA_VERSION

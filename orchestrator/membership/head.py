@@ -13,11 +13,11 @@ from pathlib import Path
 
 import grpc
 
-from orchestrator.enrolment import MESSAGE_BYTES_MAX, Enrolment
-from orchestrator.headstate import DEFAULT_PORT, SECRET_NAME, HeadSettings, HeadState
-from orchestrator.members import Members
-from orchestrator.pki import AUTHORITY_DAYS
-from orchestrator.raynode import LOOPBACK, START_TIMEOUT_S, RayProcesses, free_port
+from orchestrator.membership.enrolment import MESSAGE_BYTES_MAX, Enrolment
+from orchestrator.membership.headstate import DEFAULT_PORT, SECRET_NAME, HeadSettings, HeadState
+from orchestrator.membership.members import Members
+from orchestrator.membership.pki import AUTHORITY_DAYS
+from orchestrator.membership.raynode import LOOPBACK, START_TIMEOUT_S, RayProcesses, free_port
 from results.errors import EnvironmentLacks, UserError
 from results.secure import add_port, joined_address, log_failed_handshakes, say
 from results.timeserver import TimeServer
@@ -65,7 +65,7 @@ def start_head(address: str | None, port: int | None, *, days: float = AUTHORITY
         _refuse_other_place(settings, address, port)
         return Started(settings.address, settings.port, state.secret_path, already=True)
     state = prepare_head(address, port, days=days)
-    process = state.daemon.start("orchestrator.head")
+    process = state.daemon.start("orchestrator.membership.head")
     state.daemon.wait_ready(process, START_TIMEOUT_S)
     settings = state.settings()
     return Started(settings.address, settings.port, state.secret_path, already=False)

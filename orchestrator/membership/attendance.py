@@ -8,9 +8,15 @@ import time
 
 import grpc
 
-from orchestrator.nodestate import NodeState
-from orchestrator.pki import RENEW_DAYS, certificate_request, days_left, key_pem, make_key
-from orchestrator.raywatch import RayWatch
+from orchestrator.membership.nodestate import NodeState
+from orchestrator.membership.pki import (
+    RENEW_DAYS,
+    certificate_request,
+    days_left,
+    key_pem,
+    make_key,
+)
+from orchestrator.membership.raywatch import RayWatch
 from results.errors import EnvironmentLacks
 from results.secure import CERTIFICATE, RareLog, open_channel
 from results.wire import cluster_pb2 as wire

@@ -13,9 +13,9 @@ from typing import NoReturn
 
 import grpc
 
-from orchestrator.headstate import HeadState, own_versions
-from orchestrator.members import Member, Members
-from orchestrator.pki import expires_ns, requested_key
+from orchestrator.membership.headstate import HeadState, own_versions
+from orchestrator.membership.members import Member, Members
+from orchestrator.membership.pki import expires_ns, requested_key
 from results.errors import UserError
 from results.secure import RareLog, caller, peer_host
 from results.wire import cluster_pb2 as wire

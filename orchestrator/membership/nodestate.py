@@ -15,14 +15,14 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.daemon import Daemon
-from orchestrator.headstate import cluster_folder
-from orchestrator.pki import (
+from orchestrator.membership.daemon import Daemon
+from orchestrator.membership.headstate import cluster_folder
+from orchestrator.membership.pki import (
     private_folder,
     write_private,
     write_tls_folder,
 )
-from orchestrator.raynode import ray_environment
+from orchestrator.membership.raynode import ray_environment
 from results.errors import EnvironmentLacks
 from results.secure import AUTHORITY
 from workers.leases import state_folder

@@ -15,8 +15,8 @@ from results.errors import EnvironmentLacks, UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.head import Started
-    from orchestrator.nodes import NodeEntry
+    from orchestrator.membership.head import Started
+    from orchestrator.membership.nodes import NodeEntry
 
 SOON_DAYS = 14
 
@@ -34,8 +34,8 @@ def start_head(
     console: Console, address: str | None, port: int | None, *, days: float, foreground: bool
 ) -> None:
     """`bench node head`."""
-    from orchestrator import head
-    from orchestrator.headstate import HeadState
+    from orchestrator.membership import head
+    from orchestrator.membership.headstate import HeadState
 
     if not foreground:
         _tell_head(console, head.start_head(address, port, days=days))
@@ -48,7 +48,7 @@ def start_head(
     started = head.Started(settings.address, settings.port, state.secret_path, already=False)
     _tell_head(console, started)
     sys.stdout.flush()
-    state.daemon.become("orchestrator.head")
+    state.daemon.become("orchestrator.membership.head")
 
 
 def _tell_head(console: Console, started: Started) -> None:
@@ -72,8 +72,8 @@ def join(
     foreground: bool,
 ) -> None:
     """`bench node join`."""
-    from orchestrator.join import join_cluster, rejoin_cluster, run_node, start_node
-    from orchestrator.nodestate import NodeState
+    from orchestrator.membership.join import join_cluster, rejoin_cluster, run_node, start_node
+    from orchestrator.membership.nodestate import NodeState
 
     if head is None and (name or labels):
         raise UserError("a name and labels are given with the head's address, when a node joins")
@@ -89,15 +89,15 @@ def join(
 
 def leave(console: Console) -> None:
     """`bench node leave`."""
-    from orchestrator.headstate import HeadState
-    from orchestrator.join import leave_cluster
+    from orchestrator.membership.headstate import HeadState
+    from orchestrator.membership.join import leave_cluster
 
     left = leave_cluster()
     if left:
         console.print(f"{left.name} left the cluster of {left.head}", highlight=False)
     state = HeadState()
     if state.daemon.alive:
-        from orchestrator import nodes
+        from orchestrator.membership import nodes
 
         cluster = nodes.current_cluster()
         running = []
@@ -113,7 +113,7 @@ def leave(console: Console) -> None:
 
 def drain(console: Console, name: str, *, undo: bool) -> None:
     """`bench node drain`."""
-    from orchestrator import nodes
+    from orchestrator.membership import nodes
 
     run_id = nodes.drain(nodes.require_cluster(), name, undo=undo)
     if undo:
@@ -125,8 +125,8 @@ def drain(console: Console, name: str, *, undo: bool) -> None:
 
 def rotate(console: Console, *, days: float) -> None:
     """`bench node rotate`."""
-    from orchestrator import head, nodes
-    from orchestrator.headstate import HeadState
+    from orchestrator.membership import head, nodes
+    from orchestrator.membership.headstate import HeadState
 
     state = HeadState()
     cluster = nodes.current_cluster()
@@ -153,8 +153,8 @@ def rotate(console: Console, *, days: float) -> None:
 
 def print_nodes(console: Console, *, as_json: bool) -> None:
     """`bench node ls`."""
-    from orchestrator import nodes
-    from orchestrator.headstate import HeadState
+    from orchestrator.membership import nodes
+    from orchestrator.membership.headstate import HeadState
 
     cluster = nodes.require_cluster()
     found = nodes.list_nodes(cluster)
@@ -232,7 +232,7 @@ def _quietness(node: NodeEntry) -> str:
 
 
 def _state(node: NodeEntry) -> str:
-    from orchestrator.nodes import ago
+    from orchestrator.membership.nodes import ago
 
     if node.state == "lost":
         return "lost" if node.last_seen_s is None else f"lost since {ago(node.last_seen_s)}"

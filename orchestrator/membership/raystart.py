@@ -1,4 +1,4 @@
-"""Ray's own `ray start`, but on the address that was asked for: python -m orchestrator.raystart.
+"""Ray's own `ray start`, but on the address that was asked for; it is run as a program.
 
 Three things of it are changed. It takes 127.0.0.1 for a mistake and chooses an outer address
 instead, whatever `--node-ip-address` says: here loopback stays loopback. It refuses to join where
@@ -13,7 +13,7 @@ from typing import Any
 import ray.scripts.scripts
 from ray._private import ray_constants, services
 
-from orchestrator.keeper import die_with_parent
+from orchestrator.membership.keeper import die_with_parent
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ import time
 
 import tenacity
 
-from orchestrator.nodestate import NodeState
-from orchestrator.raynode import RayProcesses
+from orchestrator.membership.nodestate import NodeState
+from orchestrator.membership.raynode import RayProcesses
 from results.errors import EnvironmentLacks
 from results.secure import say
 from workers.facts import node_facts

@@ -1,6 +1,6 @@
 """Run a command, and end everything that ever came of it when the parent dies or says so.
 
-    python -m orchestrator.keeper FOLDER COMMAND …
+    python -m orchestrator.membership.keeper FOLDER COMMAND …
 
 FOLDER is temporary and removed at the end.
 

@@ -23,8 +23,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.daemon import Daemon
-from orchestrator.pki import (
+from orchestrator.membership.daemon import Daemon
+from orchestrator.membership.pki import (
     AUTHORITY_DAYS,
     RENEW_DAYS,
     Authority,
@@ -36,7 +36,7 @@ from orchestrator.pki import (
     write_private,
     write_tls_folder,
 )
-from orchestrator.raynode import LOOPBACK, ray_environment
+from orchestrator.membership.raynode import LOOPBACK, ray_environment
 from results.errors import EnvironmentLacks, UserError
 from results.secure import AUTHORITY, CERTIFICATE, VERBOSITY
 from workers.leases import state_folder

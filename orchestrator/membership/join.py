@@ -12,13 +12,13 @@ from pathlib import Path
 
 import grpc
 
-from orchestrator.attendance import Attendance
-from orchestrator.headstate import Secret, own_versions
 from orchestrator.leftovers import sweep
-from orchestrator.members import check_labels, check_name
-from orchestrator.nodestate import NodeState
-from orchestrator.pki import certificate_request, key_pem, make_key
-from orchestrator.raywatch import RayWatch
+from orchestrator.membership.attendance import Attendance
+from orchestrator.membership.headstate import Secret, own_versions
+from orchestrator.membership.members import check_labels, check_name
+from orchestrator.membership.nodestate import NodeState
+from orchestrator.membership.pki import certificate_request, key_pem, make_key
+from orchestrator.membership.raywatch import RayWatch
 from results.errors import EnvironmentLacks, HeapgateError, UserError
 from results.secure import say, tls_channel
 from results.wire import cluster_pb2 as wire
@@ -94,7 +94,7 @@ def rejoin_cluster() -> Joined:
 
     Raises EnvironmentLacks when it never joined, or was away for longer than its certificate lasts.
     """
-    from orchestrator.nodes import refuse_expired
+    from orchestrator.membership.nodes import refuse_expired
 
     state = NodeState()
     known = state.identity()
@@ -106,7 +106,7 @@ def rejoin_cluster() -> Joined:
 
 
 def _asked(head: str, secret: Secret, request: wire.JoinRequest) -> wire.JoinReply:
-    from orchestrator.nodes import in_our_words
+    from orchestrator.membership.nodes import in_our_words
 
     authority, certificate, key = (
         text.encode() for text in (secret.authority, secret.certificate, secret.key)
@@ -121,7 +121,7 @@ def _asked(head: str, secret: Secret, request: wire.JoinRequest) -> wire.JoinRep
 def start_node() -> None:
     """Start the daemon of the node that this machine joined as; return when it works."""
     state = NodeState()
-    process = state.daemon.start("orchestrator.join")
+    process = state.daemon.start("orchestrator.membership.join")
     state.daemon.wait_ready(process, READY_TIMEOUT_S)
 
 

@@ -82,8 +82,8 @@ class RayProcesses:
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "orchestrator.keeper", str(self.temp)),
-                    *(sys.executable, "-m", "orchestrator.raystart", "start", "--block"),
+                    *(sys.executable, "-m", "orchestrator.membership.keeper", str(self.temp)),
+                    *(sys.executable, "-m", "orchestrator.membership.raystart", "start", "--block"),
                     *("--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"),
                     *("--min-worker-port=0", "--max-worker-port=0"),
                     *("--include-log-monitor=false", "--disable-usage-stats"),

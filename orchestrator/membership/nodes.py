@@ -13,8 +13,8 @@ from typing import Any
 
 import grpc
 
-from orchestrator.headstate import HeadState
-from orchestrator.members import LOST_AFTER_S
+from orchestrator.membership.headstate import HeadState
+from orchestrator.membership.members import LOST_AFTER_S
 from results.errors import EnvironmentLacks, HeapgateError, UserError
 from results.secure import CERTIFICATE, joined_address, open_channel
 from results.wire import cluster_pb2 as wire
@@ -193,7 +193,7 @@ def _head(cluster: Cluster) -> Iterator[wire_grpc.ClusterStub]:
 
 def refuse_expired(tls_folder: Path, whose: str, remedy: str) -> None:
     """Raises EnvironmentLacks for a certificate that has expired, before gRPC says less."""
-    from orchestrator.pki import days_left
+    from orchestrator.membership.pki import days_left
 
     try:
         left = days_left((tls_folder / CERTIFICATE).read_bytes())
