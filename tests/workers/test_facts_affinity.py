@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.affinity import pin_process, split_cores
-from workers.facts import node_class, node_facts, node_id, versions
+from workers.facts import FACTS, node_class, node_facts, node_id, versions
 
 NO_TOPOLOGY = Path("/nonexistent")
 
@@ -131,6 +132,36 @@ def test_facts_are_this_machine_s() -> None:
     assert facts["python"] == sys.version.split()[0]
     assert facts["cgroup"] in (None, "v1", "v2")
     assert json.loads(json.dumps(facts)) == facts
+    assert tuple(facts) == FACTS, "the same names on every system"
+    assert facts["wine"] is None and facts["commit_limit_bytes"] is None
+
+
+def test_the_machine_is_the_kernel_that_runs() -> None:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    machine = node_facts()["machine"]
+    assert machine == node_facts()["machine"]
+    assert len(machine) == 8 and machine not in boot_id
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and ip to make a network"
+)
+def test_a_network_of_its_own_makes_another_node_of_the_same_machine() -> None:
+    name = f"hg-facts-{os.getpid()}"
+    program = "from workers.facts import *; print(node_id(), node_facts()['machine'])"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        told = subprocess.run(
+            ["ip", "netns", "exec", name, sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+    inside_id, machine = told.stdout.split()
+    assert inside_id != node_id()
+    assert machine == node_facts()["machine"]
 
 
 def test_a_pinned_process_tells_the_node_s_cores() -> None:
@@ -174,6 +205,12 @@ def test_node_classes(model: str, cores: int, memory_bytes: int | None, want: st
         "memory_bytes": memory_bytes,
     }
     assert node_class(facts) == want
+
+
+def test_wine_is_no_windows_to_compare_with() -> None:
+    facts = {"os": "windows", "cpu_model": "x", "cores_allowed": [0], "memory_bytes": None}
+    assert node_class(facts | {"wine": None}) == "windows · x · 1 core"
+    assert node_class(facts | {"wine": "8.0"}) == "windows (Wine 8.0) · x · 1 core"
 
 
 def test_versions() -> None:

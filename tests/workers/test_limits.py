@@ -238,6 +238,16 @@ def test_without_groups_every_record_says_why() -> None:
     assert limiter.read() is None and not limiter.reset_peak() and limiter.processes() == []
 
 
+def test_a_limit_of_windows_is_not_in_force_here(needs_memory_cgroup: None) -> None:
+    limiter = open_limiter(f"test-limits-{os.getpid()}", "b1-1-default-steady")
+    try:
+        (limit,) = limiter.apply(LimitsSpec(working_set_max_bytes=64 * MIB))
+    finally:
+        limiter.remove()
+    assert (limit.name, limit.enforced) == ("working_set_max_bytes", False)
+    assert "no limit of this kind" in limit.reason
+
+
 # From here on: the form of files
 
 
