@@ -182,9 +182,13 @@ class JoinedCluster:
         # Not by a label selector: with the node gone, that one would wait for ever.
         place = NodeAffinitySchedulingStrategy(places[node_id], soft=False)
         node = Node(_actor(scheduling_strategy=place))
+        try:
+            node.send(parcels, self._stored)
+            node.join(order)
+        except BaseException:
+            ray.kill(node._actor)  # it has begun nothing that would have to end in order
+            raise
         self._nodes.append(node)
-        node.send(parcels, self._stored)
-        node.join(order)
         return node
 
     def _stored(self, digest: str, path: Path) -> Any:

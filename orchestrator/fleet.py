@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from orchestrator.membership import nodes
 from orchestrator.ongoing import Run
 from orchestrator.progress import Progress
 from results.collector_process import CollectorProcess
-from results.errors import EnvironmentLacks
+from results.errors import EnvironmentLacks, HeapgateError, RunIncomplete
 from workers.affinity import allowed_cores, pin_process, split_cores
 from workers.leases import RUN_MARKER
 from workers.spec import NodeOrder, NodeSettings
@@ -185,8 +185,12 @@ def _joined(
         ray.start()
         fleet = _JoinedFleet(run, cluster, ray, binaries, bundles, token_file.read_text())
         stack.callback(fleet.release)
-        for team in teams:
-            fleet.crews.append(fleet.start(team, progress))
+        try:
+            for team in teams:
+                fleet.crews.append(fleet.start(team, progress))
+        except NodeLost as lost:
+            text = f"a node was lost before it could begin: {lost}; go on with: bench resume"
+            raise RunIncomplete(f"{text} {run.run_id}") from lost
         yield fleet
 
 
@@ -209,18 +213,23 @@ class _JoinedFleet(Fleet):
         self._binaries = binaries
         self._bundles = bundles
         self._token = token
-        self._taken: set[str] = set()
+        self._taken: dict[str, Node] = {}
 
     def start(self, team: choice.Team, progress: Progress) -> Crew:
         """Start a team's actors and send them what they need. Raises NodeLost."""
         for entry in (team.service, *team.load):
             if entry.quiet is False:
                 progress.warn(f"{entry.name} is not quiet: {entry.busy_with}")
-        service = self._start_node(team.service)
-        load = tuple(self._start_node(entry) for entry in team.load)
-        for node, entry in zip((service, *load), (team.service, *team.load), strict=True):
+        started: list[Node] = []
+        try:
+            for entry in (team.service, *team.load):
+                started.append(self._start_node(entry))
+        except (NodeLost, HeapgateError):
+            self._end(started)
+            raise
+        for node, entry in zip(started, (team.service, *team.load), strict=True):
             progress.done(f"{team.group}: {entry.name} ({node.node_id}), {node.node_class}")
-        return Crew(team.group, service, load)
+        return Crew(team.group, started[0], tuple(started[1:]))
 
     def _start_node(self, entry: nodes.NodeEntry) -> Node:
         parcels = self._binaries.parcels(entry.os)
@@ -235,15 +244,12 @@ class _JoinedFleet(Fleet):
         )
         node = self._ray.start_node(entry.node_id, order, parcels)
         nodes.mark_measuring(self._cluster, entry.node_id, self._run.run_id)
-        self._taken.add(entry.node_id)
+        self._taken[entry.node_id] = node
         return node
 
     def replacement(self, lost: Crew, progress: Progress) -> Crew | None:
         """A crew of free nodes of the same class; None when there is none (now)."""
-        for node in lost.nodes:
-            if node.node_id in self._taken:
-                self._ray.end_node(node)
-                self._free(node.node_id)
+        self._end(lost.nodes)
         entries = nodes.list_nodes(self._cluster)
         wanted = self._run.matrix.with_one_node(lost.group, lost.service.node_class)
         try:
@@ -251,9 +257,18 @@ class _JoinedFleet(Fleet):
         except (EnvironmentLacks, NodeLost):
             return None
 
+    def _end(self, ended: Sequence[Node]) -> None:
+        """End those that are not ended yet, and let others have them."""
+        for node in ended:
+            if self._taken.get(node.node_id) is node:
+                self._ray.end_node(node)
+                self._free(node.node_id)
+
     def _free(self, node_id: str) -> None:
-        nodes.mark_measuring(self._cluster, node_id, None)
-        self._taken.discard(node_id)
+        """Without a head there is nothing to tell; its mark ends with this process anyway."""
+        del self._taken[node_id]
+        with suppress(EnvironmentLacks):
+            nodes.mark_measuring(self._cluster, node_id, None)
 
     def release(self) -> None:
         """Tell the head that the nodes are free again."""

@@ -269,6 +269,9 @@ def _run_trial(measuring: Measuring, crew: Crew, spec: TrialSpec) -> TrialRecord
     record = TrialRecord.from_json(outcome["record"])
     if outcome["differences"]:
         record.findings.append(Finding("rows_lost", "invalid", "; ".join(outcome["differences"])))
+    if outcome["lost_load_node"]:
+        measuring.progress.trial_finished(record)
+        raise NodeLost(f"load node {outcome['lost_load_node']} was lost in trial {spec.trial_id}")
     return record
 
 

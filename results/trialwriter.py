@@ -93,7 +93,7 @@ class TrialWriter:
         """Compare both accounts, complete the record, and give the folder its final name."""
         self._close()
         record = read_record(finish.trial_json)
-        found = differences(self.accounts(0), finish) + list(self._of_parts(finish))
+        found = differences(self.accounts(0), finish) + list(self._of_parts(finish, record))
         record.findings += [Finding("rows_lost", "invalid", text) for text in found]
         self._seal(record, finish.service_log)
         return found
@@ -113,15 +113,17 @@ class TrialWriter:
         self._seal(record, b"")
         return record
 
-    def _of_parts(self, finish: wire.FinishTrial) -> Iterator[str]:
+    def _of_parts(self, finish: wire.FinishTrial, record: TrialRecord) -> Iterator[str]:
         named = sorted(set(finish.parts))
+        told = {g.get("part"): int(g.get("sent") or 0) for g in record.generators}
         for part in named:
             note = self._part_note(part)
             if note.exists():
                 yield from _texts(note)
             else:
                 rows = sum(account.rows for account in self.accounts(part).values())
-                yield f"part {part}: its load node has not finished; the archive has {rows} rows"
+                sent = validity.account_of(told.get(part, 0), rows)
+                yield f"part {part}: its load node has not finished: {sent}"
         for stream, account in self.accounts().items():
             if table_of(stream)[1] not in (0, *named):
                 yield f"{stream}: {account.rows} rows of a part that the trial does not have"

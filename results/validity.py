@@ -117,11 +117,11 @@ def node_lost(text: str, *, sent_at_least: int, archived: int) -> Finding:
     them that the archive has. More may have been sent since: `sent = archived + lost` holds for
     what is known.
     """
-    text = f"{text}: {_account(sent_at_least, archived)}"
+    text = f"{text}: {account_of(sent_at_least, archived)}"
     return Finding("node_lost", "invalid", text, "bench resume repeats the block")
 
 
-def _account(sent_at_least: int, archived: int) -> str:
+def account_of(sent_at_least: int, archived: int) -> str:
     """What is known to be sent, and what became of it."""
     return (
         f"at least {max(sent_at_least, archived):,} requests were sent, {archived:,} are in the "
@@ -146,7 +146,7 @@ def no_load(text: str, *, sent_at_least: int | None = None, archived: int = 0) -
     `sent_at_least` is the last count of requests that it told, `archived` the rows that it wrote.
     """
     if sent_at_least is not None:
-        text = f"{text}: {_account(sent_at_least, archived)}"
+        text = f"{text}: {account_of(sent_at_least, archived)}"
     return Finding("no_load", "invalid", text)
 
 

@@ -71,8 +71,9 @@ class NodeRuntime:
         """Run a trial and wait until the collector has sealed it; `peers` make its load if any.
 
         The outcome: `record` (JSON text of trial.json as the node knows it), `differences` (what
-        the collector says is not as sent), and `abort` (text and exit code of an error that
-        every further trial would meet too) or None.
+        the collector says is not as sent), `lost_load_node` (the id of one that does not answer any
+        more) or None, and `abort` (text and exit code of an error that every further trial would
+        meet too) or None.
         """
         self._stop.clear()
         try:
@@ -92,6 +93,7 @@ class NodeRuntime:
         outcome: dict[str, Any] = {
             "record": record.to_json(),
             "differences": differences,
+            "lost_load_node": trial.lost_load_node,
             "abort": None,
         }
         if trial.abort:
@@ -132,5 +134,6 @@ def _aborted(error: EnvironmentLacks) -> dict[str, Any]:
     return {
         "record": None,
         "differences": [],
+        "lost_load_node": None,
         "abort": {"text": str(error), "exit_code": error.exit_code},
     }

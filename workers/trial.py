@@ -16,6 +16,7 @@ from typing import Any
 from results import validity
 from results.clock import ClockMap, steady_ns
 from results.errors import HeapgateError, Interrupted
+from results.files import remove_folder
 from results.record import (
     ExitRecord,
     Finding,
@@ -29,7 +30,6 @@ from results.schema import EVENTS, GC, MEMORY, RUNTIME, SCHEMA_VERSION
 from workers.affinity import CoreSplit
 from workers.clockwatch import ClockWatch
 from workers.facts import versions
-from workers.files import remove_folder
 from workers.limits import Limiter, open_limiter
 from workers.load.process import Generator, LoadLost, generator_document
 from workers.load.remote import LoadPeer, RemoteLoad
@@ -156,6 +156,7 @@ class Trial:
         if self._peers:
             ahead_ns = self._head_clock.offset_ns if self._head_clock else 0
             self._generator = RemoteLoad(self._peers, document, ahead_ns)
+            self._generator.start()
         else:
             log = self._folder / "generator.log"
             self._generator = Generator(document, log, self.node.cores.other)
@@ -282,9 +283,9 @@ class Trial:
 
     def _load_lost(self, error: LoadLost, rows: int) -> Finding:
         """The loss of the load, with what it had told of itself."""
-        live = self._generator.live() if self._generator else None
         if isinstance(self._generator, RemoteLoad):  # what arrived, only the collector knows
             return validity.no_load(str(error))
+        live = self._generator.live() if self._generator else None
         return validity.no_load(str(error), sent_at_least=live.sent if live else 0, archived=rows)
 
     def _stop_load(self) -> None:
@@ -356,7 +357,7 @@ class Trial:
             if self._service and self._service.exited:
                 raise ServiceFailed("died", f"the service ended in phase {self._phase}")
             if self._generator and self._generator.lost:
-                raise LoadLost(f"the load generator ended in phase {self._phase}")
+                raise LoadLost(f"{self._generator.why_lost} in phase {self._phase}")
             self._stop.wait(min(left_s, WATCH_INTERVAL_S))
 
     def _should_end(self) -> bool:
@@ -389,6 +390,12 @@ class Trial:
             self._note("teardown_failed", "error", f"{step.__qualname__}: {error}")
 
     # Told to others
+
+    @property
+    def lost_load_node(self) -> str | None:
+        """The id of a load node that does not answer any more."""
+        lost = self._generator.lost_nodes if isinstance(self._generator, RemoteLoad) else ()
+        return next(iter(lost), None)
 
     def snapshot(self) -> dict[str, Any]:
         """What is going on now: plain numbers for the progress display."""

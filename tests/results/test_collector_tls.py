@@ -293,7 +293,7 @@ def test_a_part_that_is_missing_is_a_difference(site: Site, connect: Callable[..
     answer = main.say(main_finishing(total("events", 1, BATCHES[:1]), parts=[1, 2])).finished
     told = "\n".join(answer.differences)
     assert "part 1" in told
-    assert "1 rows" in told
+    assert "1 are in the archive" in told
     assert "part 2" in told
     assert not site.record().valid
     assert site.record().rows["events-1"] == 1

@@ -48,6 +48,8 @@ class Generator:
     lead_ns = 20_000_000
     """From the order to start the load to its agreed first instant."""
 
+    why_lost = "the load generator ended"
+
     def __init__(self, document: dict[str, Any], log_path: Path, cpus: tuple[int, ...]) -> None:
         """Start the process (see `generator_document`); it imports the scenario meanwhile."""
         self._log_path = log_path

@@ -41,20 +41,28 @@ class RemoteLoad:
     def __init__(
         self, peers: Sequence[LoadPeer], document: Mapping[str, Any], head_offset_ns: int
     ) -> None:
-        """Start a generator on each peer; `document` is that of a local generator.
+        """`document` is that of a local generator.
 
         `head_offset_ns` is the head's clock minus this node's.
         """
         self._peers = list(peers)
         self._head_offset_ns = head_offset_ns
         self._pool = ThreadPoolExecutor(len(self._peers), thread_name_prefix="load")
-        self._accounts: list[dict[str, Any]] | None = None
-        self._went = self._lost = False
+        self._accounts: list[dict[str, Any] | None] | None = None
+        self._live: dict[str, Live] = {}
+        self._went = False
+        self.lost_nodes: set[str] = set()
+        self.why_lost = ""
+        """Empty while nothing is lost."""
         self.told: list[dict[str, Any]] = []
         self.rows = 0
+        self._document = dict(document)
+
+    def start(self) -> None:
+        """Start a generator on each peer."""
         for index, peer in enumerate(self._peers):
-            own = dict(document) | {"part": index + 1, "stripe": [index, len(self._peers)]}
-            self._call(peer, "start_load", own)
+            stripe = {"part": index + 1, "stripe": [index, len(self._peers)]}
+            self._call(peer, "start_load", self._document | stripe)
 
     @property
     def parts(self) -> list[int]:
@@ -65,8 +73,9 @@ class RemoteLoad:
         try:
             return peer.call(method, *arguments, timeout_s=timeout_s)
         except PeerLost as error:
-            self._lost = True
-            raise LoadLost(f"load node {peer.node_id} was lost: {error}") from error
+            self.lost_nodes.add(peer.node_id)
+            self.why_lost = f"load node {peer.node_id} was lost ({error})"
+            raise LoadLost(self.why_lost) from error
 
     def _all(self, method: str, *arguments: Any, timeout_s: float = 30.0) -> list[Any]:
         """Call a method of every peer at the same time."""
@@ -75,6 +84,19 @@ class RemoteLoad:
             for peer in self._peers
         ]
         return [future.result() for future in started]
+
+    def _each(self, method: str, *, timeout_s: float) -> list[Any]:
+        """The same, with None for each peer that is lost: that one is not waited for again."""
+
+        def call(peer: LoadPeer) -> Any:
+            if peer.node_id in self.lost_nodes:
+                return None
+            try:
+                return self._call(peer, method, timeout_s=timeout_s)
+            except LoadLost:
+                return None
+
+        return list(self._pool.map(call, self._peers))
 
     def wait_ready(self, *, timeout_s: float) -> None:
         """Wait until every generator has imported the scenario."""
@@ -92,19 +114,22 @@ class RemoteLoad:
     @property
     def lost(self) -> bool:
         """Whether a load node or its generator was lost in the middle of the load."""
-        if self._went and self._accounts is None and not self._lost:
-            try:
-                self._lost = any(self._all("load_lost", timeout_s=5.0))
-            except LoadLost:
-                self._lost = True
-        return self._lost
+        if self._went and self._accounts is None and not self.why_lost:
+            ended = self._each("load_lost", timeout_s=5.0)
+            for peer in (p for p, lost in zip(self._peers, ended, strict=True) if lost):
+                self.why_lost = f"the load generator of node {peer.node_id} ended"
+        return bool(self.why_lost)
 
     def live(self) -> Live | None:
-        """What all generators told last, summed."""
+        """What all generators told last, summed; of a lost one, what it told before."""
         try:
-            found = [Live(**live) for live in self._all("load_live", timeout_s=5.0) if live]
-        except HeapgateError:  # lost, or closed meanwhile
-            return None
+            answers = self._each("load_live", timeout_s=5.0)
+        except HeapgateError:  # closed meanwhile
+            answers = []
+        for peer, live in zip(self._peers, answers, strict=False):
+            if live:
+                self._live[peer.node_id] = Live(**live)
+        found = list(self._live.values())
         if not found:
             return None
         return Live(
@@ -119,32 +144,39 @@ class RemoteLoad:
             if should_end():
                 return self.stop()
             time.sleep(POLL_S)
-        return self._collect()
+        account = self._collect()
+        if self.why_lost:
+            raise LoadLost(self.why_lost)
+        return account
 
     def stop(self) -> Account:
         """End the load now; the account is None when a load node can't give its own any more."""
-        try:
-            self._all("stop_load", timeout_s=30.0)
-            return self._collect()
-        except LoadLost:
-            return None, []
+        self._each("stop_load", timeout_s=30.0)
+        return self._collect()
 
     def _collect(self) -> Account:
-        """Let every peer deliver its rows, and add up their accounts."""
+        """Let every peer that answers deliver its rows, and add up their accounts."""
         if self._accounts is None:
-            self._accounts = self._all("finish_load", timeout_s=90.0)
-            self.told = [
-                {key: account[key] for key in ("node_id", "clock_offset", "differences")}
-                | {"part": part, "sent": (account["load"] or {}).get("sent", 0)}
-                | {"lag_p99_ns": (account["load"] or {}).get("lag_p99_ns")}
-                for part, account in zip(self.parts, self._accounts, strict=True)
-            ]
-            self.rows = sum(account["rows"] for account in self._accounts)
-        if any(account["load"] is None for account in self._accounts):
-            return None, []
-        records = [LoadRecord(**account["load"]) for account in self._accounts]
-        events = [event for account in self._accounts for event in account["events"]]
-        return merged(records), events
+            self._accounts = self._each("finish_load", timeout_s=90.0)
+            self.told = [self._told(part) for part in self.parts]
+            self.rows = sum(account["rows"] for account in self._accounts if account)
+        accounts = [account for account in self._accounts if account and account["load"]]
+        events = [event for account in accounts for event in account["events"]]
+        if len(accounts) < len(self._peers):
+            return None, events
+        return merged([LoadRecord(**account["load"]) for account in accounts]), events
+
+    def _told(self, part: int) -> dict[str, Any]:
+        """What is kept of a load node; of a lost one, the last that it told."""
+        assert self._accounts
+        node_id, account = self._peers[part - 1].node_id, self._accounts[part - 1]
+        live = self._live.get(node_id)
+        told = {"part": part, "node_id": node_id, "clock_offset": None, "differences": []}
+        load = {"sent": live.sent if live else 0, "lag_p99_ns": None}
+        if account:
+            told |= {name: account[name] for name in ("clock_offset", "differences")}
+            load |= {name: account["load"][name] for name in load} if account["load"] else {}
+        return told | load
 
     def close(self) -> None:
         """End what still runs on the load nodes that answer."""
