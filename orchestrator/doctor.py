@@ -61,9 +61,9 @@ def _python() -> Check:
 
 
 def _cores() -> Check:
-    from workers.affinity import split_cores
+    from workers.affinity import allowed_cores, split_cores
 
-    split = split_cores(os.sched_getaffinity(0), None)
+    split = split_cores(allowed_cores(), None)
     if not split.shared:
         return Check(
             "cores",
@@ -123,6 +123,8 @@ def _limits() -> Check:
 
 
 def _unprivileged() -> Check:
+    if sys.platform == "win32":
+        return Check("user", "ok", "services run as the same user")
     if os.geteuid() == 0:
         return Check("user", "ok", "root; services run as an unprivileged user")
     return Check("user", "ok", f"user {os.geteuid()}; services run as the same user")
@@ -178,9 +180,10 @@ def _huge_pages() -> Check:
 
 
 def _quiet() -> Check:
+    from workers.affinity import allowed_cores
     from workers.sampling.cores import CoreUsage
 
-    cores = tuple(sorted(os.sched_getaffinity(0)))
+    cores = tuple(sorted(allowed_cores()))
     before, began_ns = CoreUsage.read(cores), time.monotonic_ns()
     time.sleep(STEAL_WATCH_S)
     took_ns = (time.monotonic_ns() - began_ns) * len(cores)

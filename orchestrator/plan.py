@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from orchestrator.matrix import THIS_MACHINE, Matrix
 from orchestrator.model import Arrivals, Metrics, Workload
 from results.metrics import counted
 from results.statistics import blocks_at_least
+from workers.affinity import allowed_cores
 from workers.spec import (
     ArrivalsSpec,
     BinarySpec,
@@ -175,7 +175,7 @@ def plan_warnings(matrix: Matrix) -> list[str]:
             f"with {counted(matrix.trials, 'block')} no verdict can be reached: a paired test "
             f"needs at least {needed} blocks"
         )
-    cores = len(os.sched_getaffinity(0))
+    cores = len(allowed_cores())
     for name in matrix.configurations:
         environment, limits = matrix.environment_of(name), matrix.limits_of(name)
         limit_bytes = values.gomemlimit_bytes(environment.get("GOMEMLIMIT", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,10 @@ TEMP_ROOT_CHARACTERS_MAX = 16
 @contextmanager
 def workplace(run_id: str, run_folder: Path) -> Iterator[Path]:
     """The run's temporary folder and its lease; both are gone afterwards."""
+    if sys.platform == "win32":
+        raise EnvironmentLacks(
+            "a run is driven from Linux; here, join this machine to a Linux head: bench node join"
+        )
     prefix = f"{TEMP_PREFIX}{run_id.rpartition('-')[2]}-"
     try:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=temp_root()))

@@ -1,4 +1,7 @@
-"""Small files written whole, and the digests of a folder's files.
+"""Small files written whole, renaming and removing, and the digests of a folder's files.
+
+On Windows a file that anybody has open (a virus scanner, a process that is just ending) can't be
+replaced or removed. So both are tried again for a while; on Linux the first try decides.
 
 Each trial's folder and each run's folder has a `SHA256SUMS` in the form of coreutils, so that
 `sha256sum -c SHA256SUMS` checks it without Heapgate. It is written last, when a trial is sealed and
@@ -10,11 +13,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
 RUN_FILES = ("matrix.yaml", "run.json")
+PATIENCE_S = 2.0 if sys.platform == "win32" else 0.0
+_PAUSE_S = 0.01
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/\n]+)")
 
 
@@ -26,7 +34,7 @@ def write_whole(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        put_in_place(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -56,3 +64,37 @@ def read_sums(folder: Path) -> dict[str, str]:
             raise ValueError(f"{line[:80]!r} is no digest with a name")
         found[match[2]] = match[1]
     return found
+
+
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Rename a file, over an older one of that name if there is one. Raises OSError."""
+
+    def rename() -> bool:
+        temporary.replace(target)
+        return True
+
+    _patiently(rename)
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder with all that is in it; False when something of it stays."""
+
+    def remove() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    return _patiently(remove)
+
+
+def _patiently(step: Callable[[], bool]) -> bool:
+    """Try until it succeeds or the patience is over, when its last outcome is the answer."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        over = time.monotonic() >= deadline_s
+        try:
+            if (done := step()) or over:
+                return done
+        except PermissionError:
+            if over:
+                raise
+        time.sleep(_PAUSE_S)

@@ -24,11 +24,11 @@ import grpc
 import tenacity
 
 from results.errors import EnvironmentLacks
+from results.files import put_in_place, remove_folder
 from results.schema import SCHEMA_VERSION
 from results.secure import RareLog, open_channel
 from results.wire import telemetry_pb2 as wire
 from results.wire import telemetry_pb2_grpc as wire_grpc
-from workers.files import put_in_place, remove_folder
 from workers.processes import own_group
 
 SCAN_EVERY_S = 0.02

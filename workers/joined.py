@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from results.errors import EnvironmentLacks
+from results.files import remove_folder
 from workers.affinity import allowed_cores, split_cores
 from workers.leases import RUN_MARKER, TEMP_PREFIX, Lease, claim_of, state_folder
 from workers.parcels import Parcels
@@ -100,5 +100,5 @@ class JoinedPlace:
 
     def release(self) -> None:
         """Remove the folder and give up the lease."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
         self._lease.release()

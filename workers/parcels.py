@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 import time
 import zipfile
@@ -17,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from results.errors import EnvironmentLacks
+from results.files import remove_folder
 from workers.spec import TrialSpec
 
 KEEP_BYTES = 4 * 2**30
@@ -91,7 +91,7 @@ class Parcels:
             total += sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file())
             abandoned = folder.name.startswith("new-") and time.time() - _used_s(folder) > 3600
             if total > keep_bytes or abandoned:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)
 
 
 def _used_s(folder: Path) -> float:
@@ -107,6 +107,6 @@ def _into_place(made: Path, place: Path) -> None:
     try:
         made.rename(place)
     except OSError:
-        shutil.rmtree(made, ignore_errors=True)
+        remove_folder(made)
         if not place.is_dir():
             raise

@@ -27,8 +27,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from results.files import put_in_place, remove_folder
 from results.schema import TableSchema
-from workers.files import put_in_place, remove_folder
 
 FLUSH_ROWS = 4096
 FLUSH_EVERY_S = 0.5

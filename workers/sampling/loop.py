@@ -105,7 +105,8 @@ class SampleLoop:
         if not self._take():
             return None
         assert self.latest
-        return self.latest.cpu_user_ns + self.latest.cpu_system_ns
+        user_ns, system_ns = self.latest.cpu_user_ns, self.latest.cpu_system_ns
+        return None if user_ns is None or system_ns is None else user_ns + system_ns
 
     def _run(self) -> None:
         try:

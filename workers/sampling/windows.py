@@ -6,7 +6,8 @@ count from a process's start and can't be reset. CPU times move in steps of the 
 (15.6 ms). Source: learn.microsoft.com, "Process Status API".
 
 What a system does not tell is None, never 0. It is asked once, on this very process: whether it
-knows the private working set (Windows 10 22H2 and later do), and whether its peak of commit is one.
+knows the private working set (Windows 10 22H2 and later do), whether its peak of commit is one, and
+whether it tells the CPU times of other processes.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class MemorySample(NamedTuple):
 
     processes: int
     threads: int | None
-    cpu_user_ns: int
-    cpu_system_ns: int
+    cpu_user_ns: int | None
+    cpu_system_ns: int | None
     working_set_bytes: int
     private_working_set_bytes: int | None
     peak_working_set_bytes: int
@@ -76,6 +77,7 @@ class Told(NamedTuple):
     memory_size: int
     private_working_set: bool
     peak_commit: bool
+    cpu_times: bool
 
 
 @functools.cache
@@ -94,7 +96,9 @@ def told() -> Told:
     del held
     win32.process_memory(own, ctypes.byref(memory), size)
     # Wine's peak is the commit of now.
-    return Told(size, private, memory.peak_commit >= memory.commit + _PROBE_BYTES // 2)
+    peak_commit = memory.peak_commit >= memory.commit + _PROBE_BYTES // 2
+    # Wine answers with the caller's own times, whichever process is asked for.
+    return Told(size, private, peak_commit, cpu_times=win32.wine_version() is None)
 
 
 class ProcessCounters:
@@ -239,8 +243,8 @@ class ProcessSampler:
         return MemorySample(
             1 + len(self._others),
             threads,
-            user * _UNIT_NS,
-            kernel * _UNIT_NS,
+            user * _UNIT_NS if told().cpu_times else None,
+            kernel * _UNIT_NS if told().cpu_times else None,
             working_set,
             private if told().private_working_set else None,
             main.memory.peak_working_set,
