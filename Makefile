@@ -13,7 +13,9 @@ demo: .venv/ready ## Install, then measure the shipped claim end to end (about 3
 	$(BIN)/bench demo
 
 test: .venv/ready-dev ## Install what the tests need, then run them
-	$(BIN)/python -m pytest
+	@tests/prepare.sh
+	$(BIN)/python -m pytest --ignore=tests/cluster --ignore=tests/wine
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile tests/cluster tests/wine
 
 check: lint types imports ## Everything that CI asks besides the tests
 
