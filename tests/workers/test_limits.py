@@ -228,6 +228,15 @@ def test_no_name_leads_out_of_our_folder(name: str) -> None:
         group_folder(Path("/sys/fs/cgroup"), "r", name)
 
 
+def test_a_trial_of_a_group_of_nodes_has_a_group_of_its_name(needs_memory_cgroup: None) -> None:
+    made = open_limiter(RUN, "b1-1-default-steady@linux~2")
+    try:
+        assert made.mechanism.startswith("cgroup")
+        assert made.join_paths
+    finally:
+        made.remove()
+
+
 def test_without_groups_every_record_says_why() -> None:
     limiter = NoLimits("no cgroups on this machine")
     records = limiter.apply(LimitsSpec(memory_max_bytes=MIB, cpus=1))

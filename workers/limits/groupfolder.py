@@ -16,7 +16,7 @@ PARENT_NAME = "heapgate"
 REMOVE_TIMEOUT_S = 5.0
 _REMOVE_POLL_S = 0.005
 _READ_BYTES = 16_384
-_SAFE_NAME = re.compile(r"(?!\.)[\w.~+-]+")
+_SAFE_NAME = re.compile(r"(?!\.)[\w.~+@-]+")
 
 
 def group_folder(base: Path, run_id: str, trial_id: str) -> Path:
