@@ -219,7 +219,8 @@ class _JoinedFleet(Fleet):
         """Start a team's actors and send them what they need. Raises NodeLost."""
         for entry in (team.service, *team.load):
             if entry.quiet is False:
-                progress.warn(f"{entry.name} is not quiet: {entry.busy_with}")
+                busy = f"{entry.busy_share:.0%} of its cores: {entry.busy_with}"
+                progress.warn(f"{entry.name} is not quiet, others use {busy}")
         started: list[Node] = []
         try:
             for entry in (team.service, *team.load):

@@ -40,7 +40,7 @@ class QuietWatch:
             return Quiet(busy_share, "")
         named = sorted(shares.items(), key=lambda item: -item[1])[:_NAMES_MAX]
         told = [f"{name} {share:.0%}" for name, share in named if share >= _NAMED_SHARE_MIN]
-        return Quiet(busy_share, ", ".join(told) or "no single program")
+        return Quiet(busy_share, ", ".join(told) or "no program stands out")
 
     def _shares(self) -> dict[str, float]:
         """Share of all cores by program, since the look before."""

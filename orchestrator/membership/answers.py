@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from orchestrator.membership.nodes import NodeEntry
 
 SOON_DAYS = 14
+
+# Read by gRPC when it is first imported: what fails is told here, in our words.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def labels_from(texts: Sequence[str]) -> dict[str, str]:
@@ -163,7 +167,7 @@ def print_nodes(console: Console, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(plain, indent=1) + "\n")
         return
     if found:
-        console.print(_table(found))
+        _print_list(console, found)
     else:
         console.print("no node has joined yet; `bench node head` tells the line for it")
     for node in found:
@@ -184,37 +188,42 @@ def _warn_of_end(console: Console, found: Sequence[NodeEntry], head_ns: int) -> 
             console.print(f"{whose} {told}; mend it: {remedy}", style="yellow", highlight=False)
 
 
-def _table(found: Sequence[NodeEntry]) -> Any:
-    from rich.table import Table
+def _print_list(console: Console, found: Sequence[NodeEntry]) -> None:
+    """Two lines a node, which fit a narrow terminal: how it stands, and below what it is."""
+    from rich.padding import Padding
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("node", "class", "commit limit", "system", "limits", "versions"):
-        table.add_column(title, overflow="fold")
-    for title in ("labels", "clock", "quiet", "state"):
-        table.add_column(title, overflow="fold")
-    for node in found:
-        table.add_row(
-            node.name,
-            node.node_class,
-            _gib(node.facts.get("commit_limit_bytes")),
-            f"{node.os} {node.facts.get('kernel') or ''}".strip(),
-            _limits(node.facts),
-            f"Python {node.facts.get('python') or node.versions['python']}, "
-            f"heapgate {node.versions['heapgate']}",
-            ", ".join(f"{key}={value}" for key, value in sorted(node.labels.items())),
-            _clock(node),
-            _quietness(node),
-            _state(node),
-        )
-    return table
+    rows = [(node.name, _state(node), _clock(node), _quietness(node)) for node in found]
+    heads = ("node", "state", "clock", "others' work")
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    console.print(_line(heads, widths), style="bold", highlight=False, markup=False)
+    for node, row in zip(found, rows, strict=True):
+        console.print(_line(row, widths), highlight=False, markup=False)
+        console.print(Padding(Text(_machine(node), style="dim"), (0, 0, 0, 2)))
 
 
-def _gib(size: int | None) -> str:
-    return "–" if size is None else f"{size / 2**30:.1f} GiB"
+def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
+    return "   ".join(padded).rstrip()
+
+
+def _machine(node: NodeEntry) -> str:
+    """What a node is."""
+    commit_limit_bytes = node.facts.get("commit_limit_bytes")
+    parts = [
+        node.node_class,
+        f"kernel {node.facts.get('kernel') or 'unknown'}",
+        f"limits: {_limits(node.facts)}",
+        *([f"commit limit {commit_limit_bytes / 2**30:.1f} GiB"] if commit_limit_bytes else []),
+        f"Python {node.facts.get('python') or node.versions['python']}",
+        f"heapgate {node.versions['heapgate']}",
+        *(f"{key}={value}" for key, value in sorted(node.labels.items())),
+    ]
+    return ", ".join(parts)
 
 
 def _limits(facts: Mapping[str, Any]) -> str:
-    """How limits are set; what that can't enforce there is told below the table."""
+    """How limits are set; what that can't enforce there is told below the list."""
     missing = "*" if facts.get("limits_unavailable") else ""
     return f"{facts.get('limits_mechanism') or 'none'}{missing}"
 
