@@ -208,9 +208,10 @@ def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _machine(node: NodeEntry) -> str:
-    """What a node is."""
+    """What a node is; tables call it by its id."""
     commit_limit_bytes = node.facts.get("commit_limit_bytes")
     parts = [
+        node.node_id,
         node.node_class,
         f"kernel {node.facts.get('kernel') or 'unknown'}",
         f"limits: {_limits(node.facts)}",
