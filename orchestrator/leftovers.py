@@ -162,7 +162,8 @@ def _clean_up(lease: Lease) -> SweptRun:
     if not problems:
         lease.release()
     return SweptRun(
-        run_id=lease.claim,
+        run_id=lease.run_id,
+        node_id=lease.node_id,
         run_dir=lease.run_dir,
         processes=ended,
         groups=groups,

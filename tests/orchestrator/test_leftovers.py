@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -68,8 +69,6 @@ def dead_driver() -> Driver:
 def leave(temp: Path, driver: Driver | None = None) -> None:
     lease = Lease.take(run_id=RUN, run_dir=temp.parent / "run", temp_dir=temp)
     plain = dataclasses.asdict(dataclasses.replace(lease, driver=driver or dead_driver()))
-    import json
-
     (leases_folder() / f"{RUN}.json").write_text(json.dumps(plain, default=str))
 
 
@@ -129,6 +128,16 @@ def test_a_folder_that_no_run_made_is_never_removed(tmp_path: Path) -> None:
     leave(precious)
     sweep()
     assert precious.exists()
+
+
+def test_what_a_dead_worker_left_on_a_joined_node_is_told_as_that(temp: Path) -> None:
+    node = "node-0123abcd"
+    lease = Lease.take(run_id=RUN, run_dir=None, temp_dir=temp, node_id=node)
+    dead = dataclasses.asdict(dataclasses.replace(lease, driver=dead_driver()))
+    (leases_folder() / f"{RUN}~{node}.json").write_text(json.dumps(dead, default=str))
+    (swept,) = sweep()
+    assert swept.line.startswith(f"cleaned up after run {RUN}, on node {node}, whose worker ended")
+    assert str(temp) in swept.line
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run_id": "../x"}', "[" * 100_000])
