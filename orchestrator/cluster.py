@@ -149,7 +149,11 @@ class JoinedCluster:
 
     def start(self) -> None:
         """Connect. Raises EnvironmentLacks when the head does not answer."""
-        os.environ |= self._environment
+        os.environ |= self._environment | {
+            # After that time without its head Ray ends this process, without a word. The run looks
+            # after the head itself, and has to end in order.
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+        }
         ray = _quiet_ray()
         try:
             ray.init(

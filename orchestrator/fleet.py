@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from orchestrator.cluster import (
     NodeLost,
     quiet_standard_error,
 )
+from orchestrator.headwatch import HeadWatch
 from orchestrator.matrix import Matrix
 from orchestrator.membership import nodes
 from orchestrator.ongoing import Run
@@ -60,6 +61,10 @@ class Fleet:
     def replacement(self, lost: Crew, progress: Progress) -> Crew | None:
         """A crew instead of a lost one: other nodes of its class, or its own that came back."""
         return None
+
+    def watched(self, report: Callable[[HeapgateError], None]) -> AbstractContextManager[object]:
+        """Report meanwhile what ends all of it."""
+        return nullcontext()
 
 
 @contextmanager
@@ -251,12 +256,21 @@ class _JoinedFleet(Fleet):
     def replacement(self, lost: Crew, progress: Progress) -> Crew | None:
         """A crew of free nodes of the same class; None when there is none (now)."""
         self._end(lost.nodes)
-        entries = nodes.list_nodes(self._cluster)
         wanted = self._run.matrix.with_one_node(lost.group, lost.service.node_class)
         try:
+            entries = nodes.list_nodes(self._cluster)
             return self.start(choice.choose(wanted, entries)[0], progress)
         except (EnvironmentLacks, NodeLost):
             return None
+
+    @contextmanager
+    def watched(self, report: Callable[[HeapgateError], None]) -> Iterator[None]:
+        """Report when the head is gone."""
+        watch = HeadWatch(self._cluster, self._run.run_id, report)
+        try:
+            yield
+        finally:
+            watch.stop()
 
     def _end(self, ended: Sequence[Node]) -> None:
         """End those that are not ended yet, and let others have them."""

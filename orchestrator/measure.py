@@ -66,10 +66,11 @@ def measure_all(
     progress.trials(total, total - left, run.plan.trial_estimate_ns * left)
     named = {str(bundle.scenario): bundle for bundle in bundles}
     measuring = Measuring(run, binaries, named, BlockQueue(blocks), fleet, progress)
-    if len(fleet.crews) == 1:
-        _work(measuring, fleet.crews[0])
-    else:
-        _side_by_side(measuring)
+    with fleet.watched(measuring.errors.append):
+        if len(fleet.crews) == 1:
+            _work(measuring, fleet.crews[0])
+        else:
+            _side_by_side(measuring)
     if measuring.errors:
         raise measuring.errors[0]
     run.check_stop()

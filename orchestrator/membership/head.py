@@ -180,7 +180,7 @@ class HeadDaemon:
             environment=self._state.ray_environment(),
             log=self._state.folder / "ray.log",
         )
-        self._ray.wait_started(self._stop)
+        self._ray.wait_started(self._stop.wait)
         self._session = secrets.token_hex(8)
 
     def _watch_ray(self) -> None:

@@ -118,6 +118,18 @@ def list_nodes(cluster: Cluster) -> list[NodeEntry]:
     return [_entry(node, answer.session) for node in answer.nodes]
 
 
+def head_session(cluster: Cluster) -> str | None:
+    """Another one each time that Ray's head starts, empty while it is not there.
+
+    None when the head does not answer.
+    """
+    try:
+        with _head(cluster) as head:
+            return str(head.List(wire.ListRequest(), timeout=CALL_TIMEOUT_S).session)
+    except HeapgateError:
+        return None
+
+
 def mark_measuring(cluster: Cluster, node_id: str, run_id: str | None) -> None:
     """Note that a run of this process measures on a node; None: not any more.
 

@@ -15,9 +15,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -123,10 +122,15 @@ class RayProcesses:
         """
         return self._process.poll() is None and (self._raylet is None or _lives(self._raylet))
 
-    def wait_started(self, stop: threading.Event, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Return when Ray works. Raises EnvironmentLacks when it doesn't in time."""
+    def wait_started(
+        self, pause: Callable[[float], bool], timeout_s: float = START_TIMEOUT_S
+    ) -> None:
+        """Return when Ray works, or when `pause` (seconds to wait) says that it need not any more.
+
+        Raises EnvironmentLacks when it doesn't in time.
+        """
         deadline_s = time.monotonic() + timeout_s
-        while not stop.wait(_LOOK_EVERY_S):
+        while not pause(_LOOK_EVERY_S):
             said = self._log.read_text(encoding="utf-8", errors="replace")
             if _STARTED in said:
                 self._raylet = self._find_raylet()

@@ -75,7 +75,10 @@ class RayWatch:
                 return
         session, address = self._wanted
         began_s = time.monotonic()
-        self._start(address)
+        self._start(session, address)
+        if self._wanted[0] != session:
+            self.end()  # it would have waited for a head that has ended meanwhile
+            return
         self.session, self.problem = session, ""
         say(f"Ray's node works, at the head {address}")
         self._started.set()
@@ -96,7 +99,7 @@ class RayWatch:
             raise EnvironmentLacks(text)
         say(text)
 
-    def _start(self, address: str) -> None:
+    def _start(self, session: str, address: str) -> None:
         identity = self._state.identity()
         labels = identity.labels | {
             "os": node_facts()["os"],
@@ -111,7 +114,9 @@ class RayWatch:
             self._state.ray_environment(),
             self._state.folder / "ray.log",
         )
-        self._ray.wait_started(self._stop)
+        self._ray.wait_started(
+            lambda seconds: self._stop.wait(seconds) or self._wanted[0] != session
+        )
 
     def end(self) -> None:
         """End Ray's node and all that it started."""

@@ -15,7 +15,8 @@ import pytest
 
 from tests.orchestrator.clusters import Machine, join, until
 
-PREFIX = "10.231.0"
+PREFIX = f"10.231.{os.getpid() % 250}"
+"""Several may be there at a time, each made by a process of its own."""
 
 
 @dataclass

@@ -81,7 +81,9 @@ class Machine:
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """`bench node ls --json` by name."""
-        return {node["name"]: node for node in json.loads(self.bench("node", "ls", "--json"))}
+        out = self.bench("node", "ls", "--json")
+        # A command first tells, on its other output, what a killed run had left.
+        return {node["name"]: node for node in json.loads(out[out.index("[") :])}
 
     def log(self, kind: str) -> str:
         return (self.folder(kind) / "daemon.log").read_text()
