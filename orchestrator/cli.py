@@ -5,6 +5,7 @@ Nothing heavy is imported at the top, so that `bench --help` answers at once.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -487,7 +488,16 @@ def node_rotate(days: AuthorityDays = 365.0) -> None:
 
 def main() -> None:
     """Entry point: expected errors become one clear message and a documented exit code."""
+    _allow_any_character()
     sys.exit(_exit_code())
+
+
+def _allow_any_character() -> None:
+    """Into a pipe or file, Windows writes in a code page that lacks some of what is printed."""
+    if sys.platform == "win32":
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
 
 
 def _exit_code() -> str | int | None:

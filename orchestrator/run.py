@@ -37,6 +37,7 @@ from orchestrator.plan import (
     scenarios,
 )
 from orchestrator.progress import Progress, format_seconds, show_progress
+from orchestrator.systems import require_linux
 from orchestrator.workplace import workplace
 from results.archive import Archive
 from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete, UserError
@@ -88,6 +89,7 @@ def load_for_run(path: Path, *, trials: int | None, seed: int | None, yes: bool)
 
 def start_run(matrix_path: Path, options: RunOptions, console: Console) -> RunResult:
     """Run a matrix from the beginning. Raises UserError for what is wrong before it starts."""
+    require_linux("a run")
     matrix = load_for_run(matrix_path, trials=options.trials, seed=options.seed, yes=options.yes)
     plan = make_plan(matrix)
     archive = Archive.create(options.archive)
@@ -111,6 +113,7 @@ def _began(folder: Path) -> bool:
 
 def resume_run(archive_path: Path, name: str, console: Console) -> RunResult:
     """Run what is missing or invalid in an earlier run, under the plan that it was begun with."""
+    require_linux("a run")
     archive = Archive(archive_path)
     entry = archive.run(name)
     document = json.loads((entry.path / "run.json").read_text(encoding="utf-8"))

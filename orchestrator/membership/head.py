@@ -18,6 +18,7 @@ from orchestrator.membership.headstate import DEFAULT_PORT, SECRET_NAME, HeadSet
 from orchestrator.membership.members import Members
 from orchestrator.membership.pki import AUTHORITY_DAYS
 from orchestrator.membership.raynode import LOOPBACK, START_TIMEOUT_S, RayProcesses, free_port
+from orchestrator.systems import require_linux
 from results.errors import EnvironmentLacks, UserError
 from results.secure import add_port, joined_address, log_failed_handshakes, say
 from results.timeserver import TimeServer
@@ -51,6 +52,7 @@ def prepare_head(
 
     None: as the last time, else loopback and the default port. Port 0: any free one.
     """
+    require_linux("the head of a cluster")
     state = HeadState()
     state.prepare(_settings(state, address, port), days=days)
     return state

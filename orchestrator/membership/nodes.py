@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ from results.wire import cluster_pb2_grpc as wire_grpc
 from workers.leases import Driver
 
 CALL_TIMEOUT_S = 10.0
+
+_CONNECTING = re.compile(r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+ )?")
+"""What gRPC says before the reason."""
+
+_LOOK_AT = "does it run, is the address right, does a firewall let its port through?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,14 +226,24 @@ def in_our_words(error: grpc.RpcError, who: str) -> HeapgateError:
     assert isinstance(error, grpc.Call)
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
+        details = _CONNECTING.sub("", details)
         if "certificate" in details.lower() or "handshake" in details.lower():
-            return EnvironmentLacks(f"{who} and this machine do not trust each other: {details}")
-        return EnvironmentLacks(f"{who} does not answer: {details}")
+            return EnvironmentLacks(
+                f"{who} and this machine do not trust each other: the secret that was used here "
+                "is another cluster's, or from before a `bench node rotate`; copy the head's "
+                f"secret anew and join with it ({_tls_reason(details)})"
+            )
+        return EnvironmentLacks(f"{who} does not answer ({details}); {_LOOK_AT}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return EnvironmentLacks(f"{who} did not answer in time")
+        return EnvironmentLacks(f"{who} did not answer in time; {_LOOK_AT}")
     if code is grpc.StatusCode.FAILED_PRECONDITION:
         return EnvironmentLacks(details)
     return UserError(details or f"{who} refused: {code.name}")
+
+
+def _tls_reason(details: str) -> str:
+    """The end of `… SSL_ERROR_SSL: error:…:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: why: OK`."""
+    return details.rpartition("OPENSSL_internal:")[2].removesuffix(": OK")
 
 
 def ago(age_s: float) -> str:
