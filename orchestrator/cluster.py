@@ -64,6 +64,8 @@ def _configure_environment(temp: Path) -> None:
         "RAY_NUM_REDIS_GET_RETRIES": "1",
         "RAY_TMPDIR": str(temp),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # By default everything a node starts, the service too, would be 15 nicer than others.
+        "RAY_worker_niceness": "0",
     }
 
 

@@ -42,6 +42,8 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_NUM_REDIS_GET_RETRIES": "1",
     "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
+    # By default everything a node starts, the service too, would be 15 nicer than others.
+    "RAY_worker_niceness": "0",
     # A killed or frozen node is noticed within 5 s.
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
