@@ -222,10 +222,6 @@ class _JoinedFleet(Fleet):
 
     def start(self, team: choice.Team, progress: Progress) -> Crew:
         """Start a team's actors and send them what they need. Raises NodeLost."""
-        for entry in (team.service, *team.load):
-            if entry.quiet is False:
-                busy = f"{entry.busy_share:.0%} of its cores: {entry.busy_with}"
-                progress.warn(f"{entry.name} is not quiet, others use {busy}")
         started: list[Node] = []
         try:
             for entry in (team.service, *team.load):
@@ -235,6 +231,9 @@ class _JoinedFleet(Fleet):
             raise
         for node, entry in zip(started, (team.service, *team.load), strict=True):
             progress.done(f"{team.group}: {entry.name} ({node.node_id}), {node.node_class}")
+            if entry.quiet is False:
+                busy = f"{entry.busy_share:.0%} of its cores: {entry.busy_with}"
+                progress.warn(f"{entry.name} is not quiet, others use {busy}")
         return Crew(team.group, started[0], tuple(started[1:]))
 
     def _start_node(self, entry: nodes.NodeEntry) -> Node:

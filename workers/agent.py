@@ -255,6 +255,8 @@ class AgentProcess:
     def __init__(self, command: list[str], log: Path) -> None:
         self._command = command
         self._log = log
+        self._lock = threading.Lock()
+        self._ended = False
         self._process = self._launch()
 
     @classmethod
@@ -287,13 +289,16 @@ class AgentProcess:
 
     def ensure_alive(self) -> bool:
         """Start it again when it died; True when that was so. Nothing is lost by that."""
-        if self.alive:
-            return False
-        self._process = self._launch()
-        return True
+        with self._lock:
+            if self.alive or self._ended:
+                return False
+            self._process = self._launch()
+            return True
 
     def stop(self) -> None:
         """End it."""
+        with self._lock:
+            self._ended = True
         with contextlib.suppress(OSError):
             if self._process.stdin:
                 self._process.stdin.close()

@@ -115,8 +115,14 @@ class NodeRuntime:
         return wait_delivered(root, trial_id, DELIVERY_TIMEOUT_S, self._agent)
 
     def snapshot(self) -> dict[str, Any]:
-        """The running trial's state, or an empty dict between trials."""
+        """The running trial's state, or an empty dict between trials.
+
+        Asked often, so it is also when a dead agent is noticed: what is measured shall not wait on
+        this node for the trial's end.
+        """
         trial = self._trial
+        if trial:
+            self._agent.ensure_alive()
         return trial.snapshot() if trial else {}
 
     def stop_trial(self) -> None:

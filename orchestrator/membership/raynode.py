@@ -29,6 +29,9 @@ OBJECT_STORE_BYTES = 100 * 2**20
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
 LOOPBACK = "127.0.0.1"
+_PORTS_OF_RAY = frozenset({8265, 10001, 52365})
+"""Ray's fixed ports of parts that are not started here; it refuses to give them to another part."""
+
 _STARTED = "Ray runtime started"
 _LOOK_EVERY_S = 0.1
 
@@ -176,11 +179,14 @@ def _remove_last_temp(log: Path) -> None:
 
 
 def free_port(address: str) -> int:
-    """A TCP port that is free now at an address of this machine."""
+    """A TCP port that is free now at an address of this machine, and that Ray does not want."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    port = 0
+    while port in {0, *_PORTS_OF_RAY}:
+        with socket.socket(family) as probe:
+            probe.bind((address, 0))
+            port = int(probe.getsockname()[1])
+    return port
 
 
 def _python_path() -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.membership import nodes
+from results.errors import EnvironmentLacks
 from tests.orchestrator.clusters import Machine, join, until
 
 PREFIX = f"10.231.{os.getpid() % 250}"
@@ -65,9 +67,25 @@ class Lan:
     def state_of_name(self, name: str) -> str:
         return str(self.head.nodes()[name]["state"])
 
+    def states(self) -> dict[str, str]:
+        """The state of each node by name, asked without starting a command."""
+        settings = self.head.head_settings()
+        folder = self.head.folder("head")
+        cluster = nodes.Cluster(
+            address=settings["address"],
+            port=settings["port"],
+            ray_address="",
+            tls_folder=folder / "tls",
+            ray_token_path=folder / "ray.token",
+        )
+        return {node.name: node.state for node in nodes.list_nodes(cluster)}
+
     def all_ready(self) -> bool:
-        nodes = self.head.nodes()
-        return all(nodes.get(h.name, {}).get("state") == "ready" for h in self.hosts)
+        try:
+            states = self.states()
+        except EnvironmentLacks:
+            return False
+        return all(states.get(host.name) == "ready" for host in self.hosts)
 
 
 def needs_namespaces() -> None:

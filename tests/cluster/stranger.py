@@ -16,9 +16,11 @@ from typing import Any
 def ray_store(environment: dict[str, str], address: str) -> str:
     """Ask Ray's control store for the keys that it keeps."""
     # It waits long for a store that does not speak to it.
-    patience = ("rpc_server_connect", "rpc_server_reconnect")
-    os.environ |= environment | {f"RAY_gcs_{what}_timeout_s": "3" for what in patience}
-    os.environ["RAY_gcs_server_request_timeout_seconds"] = "5"
+    os.environ |= environment | {
+        "RAY_gcs_rpc_server_connect_timeout_s": "3",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "3",
+        "RAY_gcs_server_request_timeout_seconds": "5",
+    }
     from ray._raylet import GcsClient
 
     try:
