@@ -48,7 +48,10 @@ class JoinedPlace:
     def __init__(self, order: NodeOrder) -> None:
         """Make them, and take the lease. Raises EnvironmentLacks when the node can't."""
         document = NodeDocument.read()
-        claim = claim_of(order.run_id, document.node_id)
+        # One node may have a second place in a run, when the worker of the first one died: each
+        # has its own claim, or the lease of the second would hide what the first left behind.
+        holder = f"{document.node_id}~{secrets.token_hex(2)}"
+        claim = claim_of(order.run_id, holder)
         suffix = order.run_id.rpartition("-")[2]
         try:
             self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{suffix}-"))
@@ -57,7 +60,7 @@ class JoinedPlace:
         # The unprivileged service must be able to reach its own folder below this one.
         self.folder.chmod(0o711)
         self._lease = Lease.take(
-            run_id=order.run_id, run_dir=None, temp_dir=self.folder, node_id=document.node_id
+            run_id=order.run_id, run_dir=None, temp_dir=self.folder, node_id=holder
         )
         # All that is started from here on is marked.
         os.environ[RUN_MARKER] = claim
