@@ -97,7 +97,7 @@ _ALL: Final = (
     Metric(
         "gc_cpu_share", "GC CPU", "fraction", "lower", "price",
         "CPU time of collections (stops, assists, dedicated workers) per CPU time of the service",
-        "no GC trace",
+        "no GC trace or CPU times",
     ),
     Metric(
         "gc_cycles", "GC cycles", "", "none", "price",
@@ -107,6 +107,7 @@ _ALL: Final = (
     Metric(
         "cpu_cores", "CPU used", "cores", "lower", "price",
         "CPU time of the service per second of measure",
+        "no CPU times",
     ),
     Metric(
         "latency_p50", "latency p50", "ns", "lower", "price",

@@ -33,7 +33,8 @@ class Machine:
 
     @property
     def prefix(self) -> list[str]:
-        return ["ip", "netns", "exec", self.namespace] if self.namespace else []
+        # Not `ip netns exec`: it mounts another /sys, in which there are no control groups.
+        return ["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []
 
     def bench(self, *arguments: str, code: int | None = 0) -> str:
         """What a command prints, on both outputs; it must end with `code` unless that is None."""
