@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 AREA ?= all
+# Tests that mostly wait for machines to join or to be missed: they run side by side.
+WAITING := tests/cluster tests/wine tests/orchestrator/test_head_join.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types imports bench docs lock wire clean
@@ -14,8 +16,8 @@ demo: .venv/ready ## Install, then measure the shipped claim end to end (about 3
 
 test: .venv/ready-dev ## Install what the tests need, then run them
 	@tests/prepare.sh
-	$(BIN)/python -m pytest --ignore=tests/cluster --ignore=tests/wine
-	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile tests/cluster tests/wine
+	$(BIN)/python -m pytest $(WAITING:%=--ignore=%)
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile $(WAITING)
 
 check: lint types imports ## Everything that CI asks besides the tests
 
