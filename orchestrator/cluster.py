@@ -321,17 +321,6 @@ class Node:
             if isinstance(error, ray.exceptions.RayTaskError):
                 # What was raised there comes with its traceback: the last line says what it was.
                 raise RunIncomplete(f"node {self.node_id} failed: {lines[-1]}") from error
-            raise NodeLost(_why_lost(error)) from error
+            from workers.node import why_lost
 
-
-def _why_lost(error: Exception) -> str:
-    """What Ray's error means, without its words for its own parts."""
-    import ray
-
-    if isinstance(error, ray.exceptions.GetTimeoutError):
-        return "it did not answer in time"
-    if isinstance(error, ray.exceptions.ActorUnavailableError):
-        return "it can't be reached"
-    if isinstance(error, (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError)):
-        return "its worker, or the whole node, is gone"
-    return str(error).strip().splitlines()[0]
+            raise NodeLost(why_lost(error)) from error

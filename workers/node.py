@@ -45,7 +45,18 @@ class RayPeer:
                 raise error.cause from None
             raise
         except ray.exceptions.RayError as error:
-            raise PeerLost(str(error).strip().splitlines()[0]) from error
+            raise PeerLost(why_lost(error)) from error
+
+
+def why_lost(error: Exception) -> str:
+    """What Ray's error means, without its words for its own parts."""
+    if isinstance(error, ray.exceptions.GetTimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return "it can't be reached"
+    if isinstance(error, (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnschedulableError)):
+        return "its worker, or the whole node, is gone"
+    return str(error).strip().splitlines()[0]
 
 
 @ray.remote
