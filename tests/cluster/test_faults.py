@@ -53,7 +53,7 @@ class Faults:
     def inject(self) -> None:
         """One fault on a node that the run uses, at a random moment of a trial that goes on."""
         fault, wanted = self.chance.choice(self.kinds()), self.chance.choice(self.lan.hosts)
-        wait_s, hard = self.chance.uniform(0.0, 3.0), self.chance.random()
+        wait_s, hard = self.chance.uniform(0.0, 2.0), self.chance.random()
         # Never twice in the same trial: most of them would find nothing to do.
         until(lambda: self._begun() > self._seen and bool(self._used()), 90)
         time.sleep(wait_s)

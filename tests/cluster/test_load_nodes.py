@@ -135,7 +135,7 @@ def test_load_nodes_that_die_are_replaced_while_there_are_others(whole: Lan, fol
     """The first one is replaced; after the second there is none left, and the run is resumed."""
     mine = folder / "lost"
     matrix(mine, nodes=NODES, trials=2)
-    bench = Bench.start(whole, mine, "run", "matrix.yaml", patience_s=3)
+    bench = Bench.start(whole, mine, "run", "matrix.yaml", patience_s=12)
     victims, said = [], ""
     try:
         for place in ("[1/", "[3/"):
@@ -183,6 +183,8 @@ def check_losses(folder: Path, victims: list[str]) -> None:
 def kill_load_node(whole: Lan, folder: Path, bench: Bench) -> tuple[Host, str]:
     """Kill a load node once rows of both are in the archive; the machine and its node's id."""
 
+    ids = {name: str(node["node_id"]) for name, node in whole.head.nodes().items()}
+
     def both_arrive() -> bool:
         partial = run_folder(folder) / "trials"
         return all(list(partial.glob(f"*.partial/requests-{part}.arrow")) for part in (1, 2))
@@ -190,7 +192,6 @@ def kill_load_node(whole: Lan, folder: Path, bench: Bench) -> tuple[Host, str]:
     until(lambda: both_arrive() or not bench.running, 60)
     assert bench.running, bench.said
     host = next(h for h in whole.hosts if h.processes("workers.load.generator"))
-    node_id = str(whole.head.nodes()[host.name]["node_id"])
     for process in host.processes():
         process.kill()
-    return host, node_id
+    return host, ids[host.name]
