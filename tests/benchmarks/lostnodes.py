@@ -21,7 +21,7 @@ from tests.cluster.runs import Bench, matrix
 from tests.orchestrator.clusters import until
 
 AREA = "cluster"
-TIMES_EACH = 6
+TIMES_EACH = 5
 NOTICED = "its block is measured again"
 SEED = 20_261
 NOTICED_MAX_S = 30.0
@@ -84,9 +84,9 @@ def _measuring(whole: Lan, bench: Bench) -> Host:
 
 
 def _loaded(whole: Lan, bench: Bench) -> bool:
-    """Whether a trial is under way, with its load."""
-    on_its_way = bench.said.rfind("[1/") > bench.said.rfind("linux: n")
-    return on_its_way and bool(_measuring(whole, bench).processes("workers.load.generator"))
+    """Whether a trial is under way since the last loss, with its load."""
+    since = bench.said.rpartition("looking for another node")[2]
+    return "[1/" in since and bool(_measuring(whole, bench).processes("workers.load.generator"))
 
 
 def _ray_killed(host: Host) -> Repair:
