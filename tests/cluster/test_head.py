@@ -100,6 +100,7 @@ def test_a_driver_that_is_killed_leaves_nothing_on_the_nodes(whole: Lan, mine: P
         assert not host.processes("workers.")
     # The nodes are free again, and the next command cleans up here.
     until(whole.all_ready, 30)
+    assert f"cleaned up after run {run_id}" in whole.head.bench("node", "ls")
     assert not strays([run_id], [whole.head.state])
     resumed(whole, mine)
 
