@@ -150,7 +150,8 @@ def test_what_a_dead_collector_left_can_be_read(pipe: Pipe) -> None:
 
 
 def test_a_changed_byte_on_the_way_makes_the_trial_invalid(pipe: Pipe) -> None:
-    pipe.agent.stop()
+    pipe.agent._process.kill()
+    pipe.agent._process.wait()
     spool = Spool(pipe.root, RUN, TRIAL)
     write_events(spool, 0, 3)
     path = spool.folder / "events" / "00000002.arrow"
