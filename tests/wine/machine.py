@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import IO
 
 RUN_TIMEOUT_S = 120.0
+KEEP_UP = "import sys; print('up', flush=True); sys.stdin.read()"
+"""The program that keeps Windows up."""
+
 LAST_WORDS_S = 0.5
 """How long after a program's end its pipes may still have something."""
 
@@ -148,7 +151,7 @@ class WindowsPython:
         Else every `run` would bring it up and down again, in two seconds, and what belongs to the
         system would hold the pipes of whichever program came first.
         """
-        keeper = self.popen(["-c", "import sys; print('up', flush=True); sys.stdin.read()"])
+        keeper = self.popen(["-c", KEEP_UP])
         assert keeper.stdout
         if keeper.stdout.readline().strip() != b"up":
             _, errors = keeper.communicate()

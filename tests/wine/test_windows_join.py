@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.wine.machine import WindowsPython, windows_path
+from tests.wine.machine import KEEP_UP, WindowsPython, windows_path
 from tests.wine.prefix import why_unavailable, windows_python
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "orchestrator"))
@@ -80,7 +80,11 @@ class Cluster:
                 line = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if mine and ("python.exe" in line or "raylet" in line or "gcs_server" in line):
+            if (
+                mine
+                and KEEP_UP not in line
+                and ("python.exe" in line or "raylet" in line or "gcs_server" in line)
+            ):
                 found.append(process)
         return found
 
