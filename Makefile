@@ -17,7 +17,7 @@ demo: .venv/ready ## Install, then measure the shipped claim end to end (about 3
 test: .venv/ready-dev ## Install what the tests need, then run them
 	@tests/prepare.sh
 	$(BIN)/python -m pytest $(WAITING:%=--ignore=%)
-	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile $(WAITING)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(WAITING)
 
 check: lint types imports ## Everything that CI asks besides the tests
 
