@@ -48,6 +48,10 @@ class Measuring:
     queue: BlockQueue
     fleet: Fleet
     progress: Progress
+    left: int
+    """Trials that were to be measured when it began."""
+
+    over_once: set[str] = field(default_factory=set)
     errors: list[HeapgateError] = field(default_factory=list)
 
     @property
@@ -65,7 +69,7 @@ def measure_all(
     left, total = sum(block.left for block in blocks if not block.complete), len(run.plan.trials)
     progress.trials(total, total - left, run.plan.trial_estimate_ns * left)
     named = {str(bundle.scenario): bundle for bundle in bundles}
-    measuring = Measuring(run, binaries, named, BlockQueue(blocks), fleet, progress)
+    measuring = Measuring(run, binaries, named, BlockQueue(blocks), fleet, progress, left)
     with fleet.watched(measuring.errors.append):
         if len(fleet.crews) == 1:
             _work(measuring, fleet.crews[0])
@@ -182,6 +186,7 @@ def _measure_block(measuring: Measuring, crew: Crew, block: Block) -> None:
         if run.not_ready[_place(planned)] >= READY_FAILURES_MAX:
             continue
         record = _run_planned(measuring, crew, planned)
+        measuring.over_once.add(planned.trial_id)
         measuring.progress.left_ns(_left_ns(measuring))
         _note_readiness(measuring, planned, record)
 
@@ -191,10 +196,9 @@ def _place(planned: PlannedTrial) -> str:
 
 
 def _left_ns(measuring: Measuring) -> int:
-    """What is left, if every crew goes on as until now."""
+    """What is left, if every crew goes on as until now; a trial that is repeated counts once."""
     run = measuring.run
-    blocks = blocks_of(run.plan, run.archive.records(run.run_id))
-    left = sum(block.left for block in blocks if not block.complete)
+    left = measuring.left - len(measuring.over_once)
     mean_s = sum(run.durations_s) / len(run.durations_s)
     return int(mean_s * left / max(1, len(measuring.fleet.crews)) * 1e9)
 

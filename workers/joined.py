@@ -16,8 +16,8 @@ from pathlib import Path
 from results.errors import EnvironmentLacks
 from results.files import remove_folder
 from workers.affinity import allowed_cores, split_cores
-from workers.leases import RUN_MARKER, TEMP_PREFIX, Lease, claim_of, state_folder
-from workers.parcels import Parcels
+from workers.leases import RUN_MARKER, TEMP_PREFIX, Lease, claim_of
+from workers.parcels import own_parcels
 from workers.spec import NodeOrder, NodeSettings
 
 NODE_DOCUMENT = "HEAPGATE_NODE"
@@ -65,7 +65,7 @@ class JoinedPlace:
         )
         # All that is started from here on is marked.
         os.environ[RUN_MARKER] = claim
-        self.parcels = Parcels(state_folder() / "parcels")
+        self.parcels = own_parcels()
         self.parcels.prune()
         self.settings = self._settings(order, document, claim)
 
@@ -94,7 +94,7 @@ class JoinedPlace:
             node_id=document.node_id,
             address=document.address,
             tls_folder=str(document.tls_folder),
-            parcel_root=str(state_folder() / "parcels"),
+            parcel_root=str(self.parcels.root),
         )
 
     def logs(self) -> dict[str, str]:

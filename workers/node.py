@@ -14,9 +14,8 @@ import ray
 from results.errors import HeapgateError
 from workers.affinity import pin_process
 from workers.joined import JoinedPlace
-from workers.leases import state_folder
 from workers.load.remote import PeerLost
-from workers.parcels import Parcels
+from workers.parcels import own_parcels
 from workers.runtime import NodeRuntime
 from workers.spec import NodeOrder, NodeSettings, TrialSpec, from_plain
 
@@ -70,11 +69,11 @@ class NodeActor:
 
     def missing(self, digests: list[str]) -> list[str]:
         """Those of the parcels that this node has not been sent yet."""
-        return Parcels(state_folder() / "parcels").missing(digests)
+        return own_parcels().missing(digests)
 
     def store(self, digest: str, name: str, data: bytes) -> None:
         """Take a parcel."""
-        Parcels(state_folder() / "parcels").store(digest, name, data)
+        own_parcels().store(digest, name, data)
 
     def begin(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Begin a run on the machine of its driver, in folders that the driver made."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from results.errors import EnvironmentLacks
 from results.files import remove_folder
+from workers.leases import state_folder
 from workers.spec import TrialSpec
 
 KEEP_BYTES = 4 * 2**30
@@ -25,11 +26,16 @@ KEEP_BYTES = 4 * 2**30
 _UNPACKED = "unpacked"
 
 
+def own_parcels() -> Parcels:
+    """The parcels of this node, whichever run they were sent for."""
+    return Parcels(state_folder() / "parcels")
+
+
 class Parcels:
     """The parcels on this node's disk."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def missing(self, digests: list[str]) -> list[str]:
         """Those of the parcels that are not here; the others are used again."""
@@ -47,27 +53,27 @@ class Parcels:
         if arrived != digest:
             raise EnvironmentLacks(f"{name} arrived with SHA-256 {arrived}, {digest} was sent")
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(prefix="new-", dir=self._root))
+            self.root.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(prefix="new-", dir=self.root))
             kept = made / Path(name).name
             kept.write_bytes(data)
             kept.chmod(0o755)
-            _into_place(made, self._root / digest)
+            _into_place(made, self.root / digest)
         except OSError as error:
-            raise EnvironmentLacks(f"can't keep {name} in {self._root}: {error}") from error
+            raise EnvironmentLacks(f"can't keep {name} in {self.root}: {error}") from error
 
     def path(self, digest: str) -> Path:
         """Where a parcel lies. Raises EnvironmentLacks when it is not here."""
-        files = [path for path in (self._root / digest).glob("*") if path.is_file()]
+        files = [path for path in (self.root / digest).glob("*") if path.is_file()]
         if not files:
             raise EnvironmentLacks(f"parcel {digest[:12]} is not on this node")
         return files[0]
 
     def unpacked(self, digest: str) -> Path:
         """The folder that a ZIP parcel holds."""
-        folder = self._root / digest / _UNPACKED
+        folder = self.root / digest / _UNPACKED
         if not folder.is_dir():
-            made = Path(tempfile.mkdtemp(prefix="new-", dir=self._root))
+            made = Path(tempfile.mkdtemp(prefix="new-", dir=self.root))
             # ZipFile itself keeps names with `..` or a root inside the target.
             with zipfile.ZipFile(self.path(digest)) as archive:
                 archive.extractall(made)
@@ -87,7 +93,7 @@ class Parcels:
     def prune(self, keep_bytes: int = KEEP_BYTES) -> None:
         """Remove what was not used for longest, beyond so many bytes, and what a crash left."""
         total = 0
-        for folder in sorted(self._root.glob("*"), key=_used_s, reverse=True):
+        for folder in sorted(self.root.glob("*"), key=_used_s, reverse=True):
             total += sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file())
             abandoned = folder.name.startswith("new-") and time.time() - _used_s(folder) > 3600
             if total > keep_bytes or abandoned:
