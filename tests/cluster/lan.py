@@ -120,6 +120,9 @@ def lan(
             _run(f"ip netns add {namespace}")
             stack.callback(_run, f"ip netns del {namespace}")
             _run(f"ip link add {cable} type veth peer name eth0 netns {namespace}")
+            # A namespace that is deleted gives its devices up some time later, and a name is taken
+            # until then: the next module of this very process would find it so.
+            stack.callback(_run, f"ip link del {cable}")
             _run(f"ip link set {cable} master {bridge} up")
             _run(f"ip -n {namespace} addr add {PREFIX}.{index + 10}/24 dev eth0")
             for device in ("eth0", "lo"):
