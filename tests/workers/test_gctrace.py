@@ -110,6 +110,49 @@ def test_what_only_looks_like_a_trace_line(line: str) -> None:
     assert parse_line(line) is None
 
 
+RECORDED = sorted(Path(__file__).with_name("gctrace").glob("go-*.txt"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_every_line_that_a_real_runtime_wrote(path: Path) -> None:
+    """One file for each Go release, written by tests/services/collecting."""
+    rows = [parse_line(line) for line in path.read_text().splitlines()]
+    assert None not in rows
+    _as_arrow([row for row in rows if row])
+    cycles = [row for row in rows if row and row["kind"] == "cycle"]
+    assert [row["cycle"] for row in cycles] == list(range(1, len(cycles) + 1))
+    assert any(row["cpu_assist_ns"] for row in cycles)
+    assert sum(row["forced"] for row in cycles) >= 2
+    since = [row["since_start_ns"] for row in cycles]
+    assert since == sorted(since)
+    scavenges = [row for row in rows if row and row["kind"] == "scavenge"]
+    assert any(row["released_background_bytes"] for row in scavenges)
+    assert any(row["released_eager_bytes"] for row in scavenges)
+    assert any(row["forced"] for row in scavenges)
+
+
+def test_lines_of_every_release_are_there() -> None:
+    assert [path.stem for path in RECORDED] == [f"go-1.{minor}" for minor in range(21, 28)]
+    searched = [path.stem for path in RECORDED if "goroutine leaks" in path.read_text()]
+    assert searched == ["go-1.26", "go-1.27"]
+
+
+recorded_lines = st.sampled_from([line for path in RECORDED for line in path.open("rb")])
+
+
+@given(recorded_lines, recorded_lines, st.binary(max_size=30), st.data())
+def test_a_torn_line_is_never_read_as_another(
+    line: bytes, other: bytes, words: bytes, data: st.DataObject
+) -> None:
+    """A report with foreign bytes in its midst gives no row, or the row that was written."""
+    at = data.draw(st.integers(0, len(line) - 1))
+    torn = line[:at] + data.draw(st.sampled_from([words, other])) + line[at:]
+    told = [parse_line(text.decode("ascii", "replace")) for text in torn.split(b"\n")]
+    written = [parse_line(text.decode("ascii").strip()) for text in (line, other)]
+    digits = words.strip().isdigit()  # the runtime's own digits can't be told from foreign ones
+    assert digits or all(row is None or row in written for row in told)
+
+
 counts = st.integers(0, 10**10 - 1)
 thousandths = st.integers(0, 10**9 - 1)
 

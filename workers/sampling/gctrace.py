@@ -1,7 +1,8 @@
 """The service's own output: trace lines of the Go runtime become rows, all else goes to a log.
 
 Formats: `gctrace` and `scavtrace` in the documentation of Go's package runtime ("Environment
-Variables"), the same from Go 1.21 on. The runtime cuts sizes to whole MiB and calls them MB.
+Variables"), the same from Go 1.21 on, but for what 1.26 and later add to the cycle that looks for
+leaked goroutines. The runtime cuts sizes to whole MiB and calls them MB.
 It writes a line in many small pieces, so a line that the service writes at the same moment can
 tear one apart: both halves are then kept in the log and counted in `torn`.
 """
@@ -42,7 +43,7 @@ first line names the system's error.
 _INT = r"([0-9]{1,10})"
 _MS = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)"
 _CYCLE = re.compile(
-    rf"gc {_INT} @([0-9]{{1,9}}\.[0-9]{{1,6}})s {_INT}%: "
+    rf"gc {_INT} @([0-9]{{1,9}}\.[0-9]{{1,6}})s {_INT}%(?: \(checking for goroutine leaks\))?: "
     rf"{_MS}\+{_MS}\+{_MS} ms clock, {_MS}\+{_MS}/{_MS}/{_MS}\+{_MS} ms cpu, "
     rf"{_INT}->{_INT}->{_INT} MB, {_INT} MB goal, {_INT} MB stacks, {_INT} MB globals, {_INT} P"
     r"( \(forced\))?"

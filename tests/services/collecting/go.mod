@@ -1,0 +1,3 @@
+module heapgate/collecting
+
+go 1.21
