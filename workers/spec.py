@@ -81,16 +81,51 @@ class LimitsSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateSpec:
+    """A piece of a rate over time: for so long, from one rate in a straight line to another."""
+
+    for_ns: int
+    from_rps: float
+    to_rps: float
+
+    @property
+    def arrivals(self) -> float:
+        """How many are expected in it."""
+        return self.for_ns * (self.from_rps + self.to_rps) / 2e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalsSpec:
     """Open loop: when requests are meant to start, whatever the service does.
 
-    `in_flight_max` bounds how many may wait for an answer at one time; what has to wait for a
-    free place keeps its intended start, so the wait is part of its latency.
+    `rates` is the shape over measure, without gaps; it is empty when the rate stays what it is.
+    `rate_rps` is the mean over measure. `spacing` is that of a shape; constant arrivals are even
+    and poisson ones random by their nature. `in_flight_max` bounds how many may wait for an answer
+    at one time; what has to wait for a free place keeps its intended start, so the wait is part of
+    its latency.
     """
 
-    kind: Literal["constant", "poisson"]
+    kind: Literal["constant", "poisson", "ramp", "steps", "spikes", "replay"]
     rate_rps: float
     in_flight_max: int = 256
+    spacing: Literal["random", "even"] | None = None
+    rates: tuple[RateSpec, ...] = ()
+
+    @property
+    def evenly(self) -> bool:
+        """Whether arrivals are evenly spaced, not random."""
+        return self.kind == "constant" or self.spacing == "even"
+
+    @property
+    def first_rps(self) -> float:
+        """The rate at the start of measure, and of all of warmup."""
+        return self.rates[0].from_rps if self.rates else self.rate_rps
+
+    @property
+    def peak_rps(self) -> float:
+        """The highest rate of measure."""
+        ends = (rate for piece in self.rates for rate in (piece.from_rps, piece.to_rps))
+        return max(ends, default=self.rate_rps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,7 +110,7 @@ class Generator:
     def _make_gate(self) -> Gate | None:
         if self.load.arrivals is None:
             return None
-        offsets = schedule(self.load.arrivals, self.load.seed, self.warmup_ns + self.measure_ns)
+        offsets = schedule(self.load.arrivals, self.load.seed, self.measure_ns, self.warmup_ns)
         index, stripes = self._stripe
         return Gate(offsets[index::stripes], gevent.event.AsyncResult, self.load.seed + index)
 
