@@ -31,6 +31,9 @@ from results.record import group_of
 if TYPE_CHECKING:
     from results.compare import Comparison, Measurement
 
+SHOWN: Final = ("requests",)
+"""The tables of rows that are shown otherwise than they are stored: each has a view's file."""
+
 VIEWS: Final = (
     "runs",
     "trials",
@@ -69,7 +72,7 @@ class Database:
         self._connection = _connect(Path(self._spill.name))
         for name, table in trials.tables.items():
             self._connection.register(name, table)
-        for name in VIEWS:
+        for name in (*SHOWN, *VIEWS):
             self._connection.execute(view_text(name))
         self._connection.execute("set lock_configuration = true")
 

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from results.database import COMPARED, VIEWS, Database, view_text
+from results.database import COMPARED, SHOWN, VIEWS, Database, view_text
 from results.errors import EnvironmentLacks, UserError
 from results.fragments import Trials
 from results.schema import TABLES
 
+TIMEOUT_S = 24 * 3600.0
 PARTITIONS = ("run_id", "configuration", "trial_id")
 DERIVED = ("trial_metrics", "cells", *COMPARED)
 """Views that a set of Parquet files has as files: what an engine without our views needs most."""
@@ -58,7 +59,7 @@ def _write_duckdb(trials: Trials, target: Path) -> None:
             connection.register("source", table)
             connection.execute(f'create table "{name}" as from source')
             connection.unregister("source")
-        for name in (*VIEWS, *COMPARED):
+        for name in (*SHOWN, *VIEWS, *COMPARED):
             connection.execute(view_text(name))
     finally:
         connection.close()
@@ -69,15 +70,18 @@ def _write_parquet(trials: Trials, target: Path) -> None:
     for name, table in trials.tables.items():
         if name in TABLES:
             _write_rows(table, target / name)
-        else:
+        elif not name.startswith(tuple(f"raw_{shown}" for shown in SHOWN)):
             assert isinstance(table, pa.Table)
             pq.write_table(table, target / f"{name.removeprefix('raw_')}.parquet")
     with Database(trials) as database:
+        for name in SHOWN:
+            with database.stream(f"from {name}", timeout_s=TIMEOUT_S) as rows:
+                _write_rows(rows, target / name)
         for name in DERIVED:
             pq.write_table(database.query(f"from {name}"), target / f"{name}.parquet")
 
 
-def _write_rows(table: pa.Table | ds.Dataset, folder: Path) -> None:
+def _write_rows(table: pa.Table | pa.RecordBatchReader | ds.Dataset, folder: Path) -> None:
     """One file for each trial, found by its folders: run_id=…/configuration=…/trial_id=…"""
     keys = pa.schema([pa.field(name, pa.string()) for name in PARTITIONS])
     options = ds.ParquetFileFormat().make_write_options(compression="zstd")

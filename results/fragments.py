@@ -18,8 +18,8 @@ import pyarrow.fs
 from results.archive import PARTIAL, Archive, RunEntry, is_whole
 from results.counted import counted_trials
 from results.record import PhasePeak, PhaseSpan, TrialRecord, planned_id
-from results.schema import TABLES, TableSchema
-from results.streams import stream_of, table_of
+from results.schema import SCHEMA_VERSION, TABLES, TableSchema
+from results.streams import Stream, stream_of, table_of
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
 _TEXT: Final = pa.string()
@@ -46,12 +46,15 @@ KEY_COLUMNS: Final = (
 
 PART_COLUMNS: Final = {
     "requests": (
-        "generator",
-        pa.int16(),
-        "who sent it: 0 the service's own node, from 1 a load node (`generators` of trial.json)",
+        (
+            "generator",
+            pa.int16(),
+            "who sent it: 0 the service's node, from 1 a load node (`generators` of trial.json)",
+        ),
+        ("process", pa.int16(), "which of that generator's processes, from 0"),
     )
 }
-"""The column that tells a row's file, for the tables that come in parts."""
+"""The columns that tell a row's file, for the tables that come in parts."""
 
 _RUNS: Final = pa.schema(
     {
@@ -184,25 +187,44 @@ def read_trials(archive: Archive, runs: Sequence[RunEntry]) -> Trials:
         "raw_limits": _table(_LIMITS, (row for r in records for row in _limit_rows(r))),
     }
     for table in TABLES.values():
-        tables[table.name] = _dataset(archive.path, table, records, counted, notes)
+        for name, version, of_form in _forms(table, records):
+            tables[name] = _dataset(archive.path, table, version, of_form, counted, notes)
     return Trials(tuple(runs), tuple(records), tables, notes)
 
 
-def row_schema(table: TableSchema) -> pa.Schema:
-    """The columns of a table of rows as SQL sees it: those of the trial, then its own."""
+def _forms(
+    table: TableSchema, records: Sequence[TrialRecord]
+) -> Iterator[tuple[str, int, list[TrialRecord]]]:
+    """A table's files by the form in which they are stored: name, version, whose they are.
+
+    Most tables have one form, under their own name. Where what a row shows is computed from other
+    columns than it once was, a view of the table's name is made of both forms.
+    """
+    last = table.other_form_until
+    newer = [record for record in records if record.schema_version > last]
+    if not last:
+        yield table.name, SCHEMA_VERSION, newer
+        return
+    yield f"raw_{table.name}", SCHEMA_VERSION, newer
+    older = [record for record in records if record.schema_version <= last]
+    yield f"raw_{table.name}_v{last}", last, older
+
+
+def row_schema(table: TableSchema, version: int = SCHEMA_VERSION) -> pa.Schema:
+    """The columns of a table of rows as it is stored: those of the trial, then its own."""
     keys = [pa.field(name, kind) for name, kind, _ in key_columns(table)]
-    return pa.schema([*keys, *table.arrow])
+    return pa.schema([*keys, *table.arrow_of(version)])
 
 
 def key_columns(table: TableSchema) -> tuple[tuple[str, pa.DataType, str], ...]:
     """What a row of a table has from its trial and from its file: name, type, meaning."""
-    part = PART_COLUMNS.get(table.name)
-    return (*KEY_COLUMNS, part) if part else KEY_COLUMNS
+    return (*KEY_COLUMNS, *PART_COLUMNS.get(table.name, ()))
 
 
 def _dataset(
     root: Path,
     table: TableSchema,
+    version: int,
     records: Iterable[TrialRecord],
     counted: set[tuple[str, str]],
     notes: list[str],
@@ -210,13 +232,13 @@ def _dataset(
     paths, partitions = [], []
     for record in records:
         folder = root / record.run_id / "trials" / record.trial_id
-        for part, path in _parts(folder, record, table):
+        for stream, path in _streams(folder, record, table):
             if not is_whole(path):
                 notes.append(f"{path} is damaged: its rows are left out")
                 continue
             paths.append(str(path))
-            partitions.append(_partition(record, counted, part) & _of_part(table, part))
-    schema = row_schema(table)
+            partitions.append(_partition(record, counted, stream.part) & _of_stream(stream))
+    schema = row_schema(table, version)
     if not paths:
         return schema.empty_table()
     return ds.FileSystemDataset.from_paths(
@@ -228,22 +250,23 @@ def _dataset(
     )
 
 
-def _parts(folder: Path, record: TrialRecord, table: TableSchema) -> Iterator[tuple[int, Path]]:
-    """The files of a table with their numbers, in their order."""
-    more = (name for name in record.rows if name.startswith(f"{table.name}-"))
-    parts = sorted({0, *(table_of(name)[1] for name in more)})
-    for part in parts:
-        path = folder / f"{stream_of(table.name, part)}.arrow"
+def _streams(
+    folder: Path, record: TrialRecord, table: TableSchema
+) -> Iterator[tuple[Stream, Path]]:
+    """The streams of a table with their files, in their order."""
+    named = (table_of(name) for name in record.rows if name.startswith(table.name))
+    for stream in sorted({Stream(table.name), *(s for s in named if s.table == table.name)}):
+        path = folder / f"{stream_of(*stream)}.arrow"
         if path.exists():
-            yield part, path
+            yield stream, path
 
 
-def _of_part(table: TableSchema, part: int) -> ds.Expression:
-    column = PART_COLUMNS.get(table.name)
-    if column is None:
-        return ds.scalar(True)
-    name, kind, _ = column
-    return ds.field(name) == pa.scalar(part, kind)
+def _of_stream(stream: Stream) -> ds.Expression:
+    whole = ds.scalar(True)
+    columns = PART_COLUMNS.get(stream.table, ())
+    for (name, kind, _), number in zip(columns, (stream.part, stream.process), strict=False):
+        whole &= ds.field(name) == pa.scalar(number, kind)
+    return whole
 
 
 def _partition(record: TrialRecord, counted: set[tuple[str, str]], part: int = 0) -> ds.Expression:

@@ -2,11 +2,15 @@
 
 A trial has one Arrow IPC file per stream. A stream is a table's name (`memory`), so the run and
 the trial are known by path and not repeated in each row. A table may come in parts, as the
-requests of several load nodes do (`requests`, `requests-1`, `requests-2` …): all are one table.
+requests of several load nodes do (`requests`, `requests-1`, `requests-2` …), and from several
+processes of a node (`requests-2.1`): all are one table.
 Times are nanoseconds since the Unix epoch in UTC: each process reads its monotonic clock and maps
 it to UTC once, when it starts. What an operating system does not offer is null, never 0.
 
 Format history (newest first; old archives stay readable):
+  3  2026-11  requests: lag_ns instead of intended_ns and latency_ns, which follow from it and are
+              still shown (`results/views/requests.sql`); streams of several processes; sealed files
+              are compressed
   2  2026-11  memory: columns of Windows (working set, commit, job); tables in parts; what an
               archive of an older format lacks is null
   1  2026-11  first format
@@ -19,7 +23,7 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 PHASES: Final = (
     "build",
@@ -48,6 +52,12 @@ class Column:
     nullable: bool = False
     since: int = 1
     """The version of the format that brought it."""
+    until: int | None = None
+    """The last version that stored it; since then a view computes it."""
+
+    def is_stored_in(self, version: int) -> bool:
+        """Whether a file of this version of the format has it."""
+        return self.since <= version <= (self.until or version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +79,15 @@ class TableSchema:
             [
                 pa.field(c.name, c.type, c.nullable, {"unit": c.unit, "meaning": c.meaning})
                 for c in self.columns
-                if c.since <= version
+                if c.is_stored_in(version)
             ],
             metadata={"heapgate.table": self.name, "heapgate.schema": str(version)},
         )
+
+    @property
+    def other_form_until(self) -> int:
+        """The last version whose files lack what others are computed from; 0 for none."""
+        return max((c.until or 0 for c in self.columns), default=0)
 
 
 def _time(name: str, meaning: str, *, nullable: bool = False) -> Column:
@@ -158,16 +173,28 @@ REQUESTS: Final = TableSchema(
     "requests",
     "one request that the load generator sent",
     (
-        _time(
-            "intended_ns", "when the schedule wanted it sent; null in a closed loop", nullable=True
+        Column(
+            "intended_ns",
+            pa.int64(),
+            "ns since epoch, UTC",
+            "when the schedule wanted it sent; null in a closed loop",
+            nullable=True,
+            until=2,
         ),
         _time("start_ns", "when it was really sent"),
+        _count(
+            "lag_ns",
+            "from the intended start to the real one; null in a closed loop",
+            "ns",
+            since=3,
+        ),
         _phase(),
         Column(
             "latency_ns",
             pa.int64(),
             "ns",
             "from the intended start to the last byte; in a closed loop the same as service_ns",
+            until=2,
         ),
         Column("service_ns", pa.int64(), "ns", "from the real start to the last byte"),
         Column("method", WORD_TYPE, "", "request type, for example GET"),

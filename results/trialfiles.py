@@ -163,6 +163,9 @@ def recover(path: Path, table: TableSchema) -> TableFile:
         path.rename(left)
     file = TableFile(path, table)
     for batch, digest in salvaged_batches(left):
+        if not batch.schema.equals(table.arrow):
+            file.abandon()
+            raise BadBatch(f"{path.name} was begun by another release")
         file._append(batch, digest)
     file.sync()
     left.unlink()

@@ -61,7 +61,7 @@ class TrialWriter:
     def add(self, stream: str, part: int, sequence: int, data: bytes) -> None:
         """Write one batch of a part, or drop one that is there already."""
         try:
-            table, whose = table_of(stream)
+            table, whose, _ = table_of(stream)
         except KeyError as error:
             raise Refusal(f"there is no table {stream!r}") from error
         if part not in self._parts:

@@ -89,7 +89,6 @@ def _verify_tables(folder: Path) -> Iterator[Damage]:
 def _columns_of(stream: str, version: int) -> pa.Schema:
     """The columns that a file of this name has; none at all when it belongs to no table."""
     try:
-        table, _ = table_of(stream)
+        return TABLES[table_of(stream).table].arrow_of(version)
     except KeyError:
         return pa.schema([])
-    return TABLES[table].arrow_of(version)

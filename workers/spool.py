@@ -8,6 +8,7 @@ Layout below the spool's root, for one trial:
     <trial_id>/finish.json, service.log        written last: no more batches will come
 
 A load node's spool of a trial is its part 1, 2 …: its streams are `requests-1`, `requests-2` ….
+Several processes of a node that write one table each have a stream: `requests`, `requests.1` ….
 
 A batch appears under its final name by rename, so a reader never sees half of one. The agent
 (`workers/agent.py`) sends the files and removes what the collector has on disk. Several processes
@@ -29,6 +30,7 @@ import pyarrow as pa
 
 from results.files import put_in_place, remove_folder
 from results.schema import TableSchema
+from results.streams import stream_of
 
 FLUSH_ROWS = 4096
 FLUSH_EVERY_S = 0.5
@@ -127,9 +129,9 @@ class Spool:
             identity = {"run_id": run_id, "trial_id": trial_id, "part": part}
             _write_whole(opened, json.dumps(identity).encode())
 
-    def stream(self, table: TableSchema) -> StreamWriter:
-        """The writer of a table's stream; the same one each time."""
-        name = f"{table.name}-{self._part}" if self._part else table.name
+    def stream(self, table: TableSchema, process: int = 0) -> StreamWriter:
+        """The writer of a process's stream of a table; the same one each time."""
+        name = stream_of(table.name, self._part, process)
         if name not in self._writers:
             self._writers[name] = StreamWriter(self.folder / name, table)
         return self._writers[name]

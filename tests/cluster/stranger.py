@@ -66,7 +66,7 @@ def _messages(run_id: str, trial_id: str, replay: bool) -> list[Any]:
         import pyarrow as pa
 
         row = {field.name: None for field in REQUESTS.arrow}
-        row |= {"start_ns": 1, "latency_ns": 1, "service_ns": 1, "phase": "measure"}
+        row |= {"start_ns": 1, "service_ns": 1, "phase": "measure"}
         row |= {"method": "GET", "name": "forged"}
         batch = pa.RecordBatch.from_pylist([row] * 1000, REQUESTS.arrow)
         sink = pa.BufferOutputStream()

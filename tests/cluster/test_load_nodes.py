@@ -101,7 +101,7 @@ def test_the_stripes_of_both_nodes_are_the_schedule_of_one(done: tuple[Path, Ben
         offsets = planned_offsets(record)
         begins = []
         for index, table in enumerate(parts_of(mine, record)):
-            intended = np.sort(table["intended_ns"].to_numpy())
+            intended = np.sort(table["start_ns"].to_numpy() - table["lag_ns"].to_numpy())
             begins.append(intended[0] - offsets[index])
             assert (intended - begins[-1]).tolist() == offsets[index::2].tolist()
         errors_ns = sum(g["clock_offset"]["error_ns"] for g in record["generators"])

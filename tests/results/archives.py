@@ -322,7 +322,7 @@ class _Trial:
     def _on_clock_of(self, part: int, row: dict[str, Any]) -> dict[str, Any]:
         """Times as the load node of a part reads them."""
         ahead_ns = OFFSET_NS - self._load_offset_ns(part) if part else 0
-        return row | {name: row[name] + ahead_ns for name in ("intended_ns", "start_ns")}
+        return row | {"start_ns": row["start_ns"] + ahead_ns}
 
     def _load_offset_ns(self, part: int) -> int:
         return -self._own.load_clock_ahead_ns * part
@@ -403,10 +403,9 @@ class _Trial:
     ) -> dict[str, Any]:
         service_ns = latency_ns // 2
         return {
-            "intended_ns": self._at(seconds),
             "start_ns": self._at(seconds) + latency_ns - service_ns,
+            "lag_ns": latency_ns - service_ns,
             "phase": phase,
-            "latency_ns": latency_ns,
             "service_ns": service_ns,
             "method": "GET",
             "name": "/session",

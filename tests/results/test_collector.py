@@ -307,10 +307,9 @@ def _fill_and_go_on(small: Path) -> None:
 REQUEST_ROWS = st.lists(
     st.fixed_dictionaries(
         {
-            "intended_ns": st.none() | st.integers(-(2**63), 2**63 - 1),
             "start_ns": st.integers(-(2**63), 2**63 - 1),
+            "lag_ns": st.none() | st.integers(-(2**63), 2**63 - 1),
             "phase": st.sampled_from(["warmup", "measure"]),
-            "latency_ns": st.integers(0, 2**63 - 1),
             "service_ns": st.integers(0, 2**63 - 1),
             "method": st.sampled_from(["GET", "PUT"]),
             "name": st.text(max_size=5),

@@ -45,6 +45,17 @@ def test_every_view_answers(archive: Path) -> None:
 
 
 @pytest.mark.parametrize("archive", KEPT, ids=lambda path: path.name)
+def test_lag_latency_and_intended_start_fit_in_every_version(archive: Path) -> None:
+    with open_database(archive) as database:
+        found = database.query(
+            "select count(*) as n, count(*) filter (start_ns = intended_ns + lag_ns) as started, "
+            "count(*) filter (latency_ns = service_ns + lag_ns) as answered from requests"
+        ).to_pylist()[0]
+    assert found["n"] > 0
+    assert found["started"] == found["answered"] == found["n"]
+
+
+@pytest.mark.parametrize("archive", KEPT, ids=lambda path: path.name)
 def test_it_is_compared(archive: Path) -> None:
     with open_database(archive) as database:
         tables = database.comparison().tables

@@ -142,6 +142,19 @@ def test_an_export_has_every_part(archive: Path, tmp_path: Path) -> None:
     assert duckdb.sql(sql).fetchall() == [(REQUESTS + WARMUP_REQUESTS, 3)]
 
 
+def test_processes_of_a_node_are_told_apart(archive: Path) -> None:
+    folder = folder_of(archive)
+    (folder / "requests-2.arrow").rename(folder / "requests-1.1.arrow")
+    record = TrialRecord.read(folder / "trial.json")
+    record.rows["requests-1.1"] = record.rows.pop("requests-2")
+    (folder / "trial.json").write_text(record.to_json())
+    sql = f"select generator, process, count(*) as n from requests where trial_id = '{TRIAL}'"
+    with open_database(archive) as database:
+        found = database.query(f"{sql} group by all order by all").to_pylist()
+    rows = [(row["generator"], row["process"], row["n"]) for row in found]
+    assert rows == [(0, 0, 337), (1, 0, 337), (1, 1, 336)]
+
+
 def test_the_judge_counts_all_parts(archive: Path) -> None:
     record = TrialRecord.read(folder_of(archive) / "trial.json")
     assert judge(record, record.rows, None) == []
@@ -163,7 +176,7 @@ def test_a_part_that_grew_batch_by_batch_is_read_and_salvaged(tmp_path: Path) ->
     assert salvaged_table(path).num_rows == source.num_rows
     file.close()
     with pa.ipc.open_file(path) as opened:
-        assert opened.read_all()["latency_ns"].to_pylist() == source["latency_ns"].to_pylist()
+        assert opened.read_all()["service_ns"].to_pylist() == source["service_ns"].to_pylist()
 
 
 def _one_part(tmp_path: Path) -> Path:
@@ -172,7 +185,7 @@ def _one_part(tmp_path: Path) -> Path:
     file = TableFile(path, TABLES["requests"])
     schema = TABLES["requests"].arrow
     rows = [
-        {"intended_ns": 1, "start_ns": 1, "phase": "measure", "latency_ns": n, "service_ns": n,
+        {"start_ns": 1, "lag_ns": 0, "phase": "measure", "service_ns": n,
          "method": "GET", "name": f"/{n}", "status": 200, "response_bytes": 1, "error": None}
         for n in range(1, 51)
     ]  # fmt: skip
@@ -191,13 +204,16 @@ def _one_part(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["requests", "requests-1", "memory-12"])
+@pytest.mark.parametrize(
+    "name", ["requests", "requests-1", "memory-12", "requests.1", "requests-2.13"]
+)
 def test_a_stream_is_a_table_or_a_part_of_one(name: str) -> None:
     assert stream_of(*table_of(name)) == name
 
 
 @pytest.mark.parametrize("name", ["", "request", "requests-", "requests-0", "requests-01", "x-1",
-                                  "requests-1-2", "../requests", "requests-99999"])  # fmt: skip
+                                  "requests-1-2", "../requests", "requests-99999", "requests.0",
+                                  "requests.1-1", "requests.", "requests.1.2"])  # fmt: skip
 def test_other_names_belong_to_no_table(name: str) -> None:
     with pytest.raises(KeyError):
         table_of(name)

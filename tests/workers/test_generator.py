@@ -81,8 +81,17 @@ def rows_in(spool: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in sorted(spool.glob("*/requests/*.arrow")):
         with pa.ipc.open_stream(path.read_bytes()) as reader:
-            rows += reader.read_all().to_pylist()
+            rows += map(shown, reader.read_all().to_pylist())
     return rows
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A stored row with what SQL computes from it."""
+    lag_ns = row["lag_ns"]
+    return row | {
+        "intended_ns": None if lag_ns is None else row["start_ns"] - lag_ns,
+        "latency_ns": row["service_ns"] + (lag_ns or 0),
+    }
 
 
 @dataclass

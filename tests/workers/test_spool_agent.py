@@ -187,7 +187,7 @@ from workers.spool import Spool
 writer = Spool(Path(sys.argv[1]), sys.argv[2], sys.argv[3]).stream(REQUESTS)
 for n in range(300):
     writer.append({
-        "start_ns": [n], "phase": ["measure"], "latency_ns": [n], "service_ns": [n],
+        "start_ns": [n], "phase": ["measure"], "service_ns": [n],
         "method": ["GET"], "name": ["/"], "error": [None if n < 200 else f"error {n % 3}"],
     })
     writer.flush()
