@@ -146,9 +146,10 @@ class GoCommand:
 
     def _key(self, folder: Path, main: dict[str, Any], packages: list[dict[str, Any]]) -> str:
         own = [p for p in packages if not p.get("Standard")]
+        roots = _module_roots(own)
         parts = [
             {p["ImportPath"]: _package_digests(p) for p in own},
-            _module_digests(main),
+            {str(n): _module_digests(root) for n, root in enumerate(roots)},
             self._profile_digest(folder, Path(main["Dir"])),
             self._toolchain.digest,
             self._toolchain.version,
@@ -157,7 +158,7 @@ class GoCommand:
             self._compiler_environment(),
         ]
         if not self._flags.trimpath:  # then the binary holds the paths of what it is made from
-            parts.append([str(self._toolchain.goroot), str(main["Dir"])])
+            parts.append([str(self._toolchain.goroot), str(main["Dir"]), *map(str, roots)])
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _profile_digest(self, folder: Path, package: Path) -> str | None:
@@ -280,12 +281,14 @@ def _package_digests(package: dict[str, Any]) -> dict[str, str]:
     return {name: file_digest(Path(package["Dir"], name)) for name in names}
 
 
-def _module_digests(main: dict[str, Any]) -> dict[str, str]:
+def _module_roots(packages: list[dict[str, Any]]) -> list[Path]:
+    """The folders of all modules that take part: the main one, and those that replace others."""
+    named = [p.get("Module", {}).get("GoMod") for p in packages]
+    return sorted({Path(path).parent for path in named if path})
+
+
+def _module_digests(root: Path) -> dict[str, str]:
     """Digests of go.mod (its `go` line and `godebug` lines change how it runs) and go.sum."""
-    go_mod = main.get("Module", {}).get("GoMod")
-    if not go_mod:
-        return {}
-    root = Path(go_mod).parent
     names = ("go.mod", "go.sum", "vendor/modules.txt")
     return {name: file_digest(root / name) for name in names if (root / name).is_file()}
 

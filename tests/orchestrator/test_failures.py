@@ -125,6 +125,7 @@ def test_a_scenario_that_raises_at_import_names_its_line(workplace: Workplace) -
 
 def test_a_port_in_use_is_named_and_a_changed_source_is_another_run(workplace: Workplace) -> None:
     shutil.copytree(matrices.SESSIONCACHE, workplace.root / "service")
+    shutil.copytree(matrices.SESSIONCACHE.with_name("heapgate"), workplace.root / "heapgate")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         text = matrices.SMALL.replace("  ready:", f"  port: {port}\n  ready:")

@@ -3,24 +3,12 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"runtime/metrics"
 	"sort"
 	"sync"
 	"time"
-)
 
-// exported are the runtime's own figures, under the names that Prometheus' Go client gives them.
-var exported = []struct{ name, source string }{
-	{"go_gc_gogc_percent", "/gc/gogc:percent"},
-	{"go_gc_gomemlimit_bytes", "/gc/gomemlimit:bytes"},
-	{"go_sched_gomaxprocs_threads", "/sched/gomaxprocs:threads"},
-	{"go_gc_heap_live_bytes", "/gc/heap/live:bytes"},
-	{"go_gc_heap_goal_bytes", "/gc/heap/goal:bytes"},
-	{"go_gc_cycles_total_gc_cycles_total", "/gc/cycles/total:gc-cycles"},
-	{"go_memory_classes_total_bytes", "/memory/classes/total:bytes"},
-	{"go_memory_classes_heap_released_bytes", "/memory/classes/heap/released:bytes"},
-	{"go_sched_goroutines_goroutines", "/sched/goroutines:goroutines"},
-}
+	"heapgate/heapgate"
+)
 
 type counters struct {
 	sync.Mutex
@@ -35,18 +23,10 @@ func (c *counters) add(name string) {
 	c.Unlock()
 }
 
+// metrics tells the runtime's own figures, then the requests that were served.
 func (h *handler) metrics(w http.ResponseWriter, _ *http.Request) {
-	samples := make([]metrics.Sample, len(exported))
-	for n, metric := range exported {
-		samples[n].Name = metric.source
-	}
-	metrics.Read(samples)
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	for n, metric := range exported {
-		if samples[n].Value.Kind() == metrics.KindUint64 {
-			fmt.Fprintf(w, "%s %d\n", metric.name, samples[n].Value.Uint64())
-		}
-	}
+	_ = heapgate.Write(w) // the client went away: nobody is left to tell
 	h.counters.Lock()
 	defer h.counters.Unlock()
 	names := make([]string, 0, len(h.counters.requests))

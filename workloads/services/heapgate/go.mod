@@ -1,0 +1,3 @@
+module heapgate/heapgate
+
+go 1.21
