@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator import axes, values
+from orchestrator.arrivals import planned_arrivals
 from orchestrator.meaning import meaning_errors
 from orchestrator.model import (
     Comparison,
@@ -25,6 +26,7 @@ from orchestrator.model import (
     known_keys,
 )
 from orchestrator.source import MatrixError, Path_, Source, read_source
+from workers.spec import ArrivalsSpec
 from workloads.shipped import scenario_path
 
 __all__ = ["Matrix", "MatrixError", "load_matrix", "matrix_json_schema"]
@@ -58,13 +60,17 @@ _NAME_RULE = (
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix that was checked. Paths in it are absolute."""
+    """A matrix that was checked. Paths in it are absolute.
+
+    `arrivals` are those of each workload in an open loop, worked out for its measure.
+    """
 
     source: Source
     document: MatrixDocument
     folder: Path
     trials: int
     seed: int
+    arrivals: dict[str, ArrivalsSpec] = field(default_factory=dict)
 
     def with_overrides(self, *, trials: int | None, seed: int | None) -> Matrix:
         """The same matrix with another number of blocks or another seed."""
@@ -193,10 +199,11 @@ def load_matrix(path: Path, *, relative_to: Path | None = None) -> Matrix:
         found = _validation_errors(error)
         raise _joined(source, [*found, *_errors_beside(source, folder, found)]) from error
     matrix = Matrix(source, document, folder, document.trials, document.seed)
-    errors = list(meaning_errors(matrix))
+    arrivals, wrong = planned_arrivals(matrix)
+    errors = [*meaning_errors(matrix), *wrong]
     if errors:
         raise _joined(source, [(path, text, False) for path, text in errors])
-    return matrix
+    return replace(matrix, arrivals=arrivals)
 
 
 def _errors_beside(source: Source, folder: Path, found: list[FoundAt]) -> list[FoundAt]:
@@ -212,7 +219,7 @@ def _errors_beside(source: Source, folder: Path, found: list[FoundAt]) -> list[F
     matrix = Matrix(source, document, folder, document.trials, document.seed)
     return [
         (path, text, False)
-        for path, text in meaning_errors(matrix)
+        for path, text in [*meaning_errors(matrix), *planned_arrivals(matrix)[1]]
         if not any(w[: len(path)] == path or path[: len(w)] == w for w in wrong)
     ]
 

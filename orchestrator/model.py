@@ -51,15 +51,21 @@ def _zero_or_more(value: Any) -> int:
     return values.duration_ns(value, zero=True)
 
 
+def _rate_or_zero(value: Any) -> float:
+    return values.rate_rps(value, zero=True)
+
+
 _D, _DS = _text(values.duration_ns, "30s")
 _Z, _ZS = _text(_zero_or_more, "5s")
 _R, _RS = _text(values.rate_rps, "400/s")
+_RZ, _RZS = _text(_rate_or_zero, "100/s")
 _S, _SS = _text(values.size_bytes, "4GiB")
 _P, _PS = _text(values.share, "2%")
 _G, _GS = _text(values.go_version, "1.23")
 Duration = Annotated[int, _D, _DS]
 DurationOrZero = Annotated[int, _Z, _ZS]
 Rate = Annotated[float, _R, _RS]
+RateOrZero = Annotated[float, _RZ, _RZS]
 Size = Annotated[int, _S, _SS]
 Share = Annotated[float, _P, _PS]
 GoVersion = Annotated[str, _G, _GS]
@@ -201,19 +207,112 @@ class Configuration(Section):
     )
 
 
+class Ramp(Section):
+    """A rate that changes in a straight line over the whole of measure."""
+
+    from_: RateOrZero = Field(alias="from", description="rate when measure begins")
+    to: RateOrZero = Field(description="rate when measure ends")
+
+
+class Step(Section):
+    """A rate that is held; `200/s` alone is short for `{rate: 200/s}`."""
+
+    rate: RateOrZero = Field(description="the rate")
+    for_: Duration | None = Field(
+        None,
+        alias="for",
+        description="how long; steps without it share what the others leave of measure",
+    )
+
+
+def _step(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"rate": value}
+
+
+class Spikes(Section):
+    """A rate that shoots up again and again, in the middle of each `every`."""
+
+    base: RateOrZero = Field(description="rate between spikes")
+    peak: Rate = Field(description="rate in a spike")
+    every: Duration = Field(description="from one spike to the next")
+    for_: Duration = Field(alias="for", description="how long a spike lasts")
+
+    @model_validator(mode="after")
+    def _spikes_stand_out(self) -> Spikes:
+        if self.peak <= self.base:
+            raise ValueError(f"peak {self.peak:g}/s must be above base {self.base:g}/s")
+        if self.for_ >= self.every:
+            long, apart = values.duration_text(self.for_), values.duration_text(self.every)
+            raise ValueError(f"a spike of {long} every {apart} never ends: `for` must be shorter")
+        return self
+
+
+class Replay(Section):
+    """A recorded rate, from its beginning: each value holds until the next one."""
+
+    file: str = Field(
+        description="CSV with a header, Parquet, or Arrow (Feather), relative to this file"
+    )
+    column: str = Field("rate_rps", description="its column with the rate in requests per second")
+    time: str | None = Field(
+        None, description="its column with the time: timestamps, or seconds; ascending"
+    )
+    every: Duration | None = Field(
+        None, description="without a time column: how far apart the values are"
+    )
+    scale: Annotated[float, Field(gt=0), _NUMBER] = Field(1.0, description="factor on the rates")
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> Replay:
+        if (self.time is None) == (self.every is None):
+            raise ValueError("write either `time: COLUMN` or `every: 1s`, how far apart values are")
+        return self
+
+
+ARRIVAL_KINDS = ("constant", "poisson", "ramp", "steps", "spikes", "replay")
+
+
 class Arrivals(Section):
-    """Open loop: requests start when the schedule says, whatever the service does."""
+    """Open loop: requests start when the schedule says, whatever the service does.
+
+    Exactly one of constant, poisson, ramp, steps, spikes and replay. The last four are shapes of
+    measure: warmup has their first rate.
+    """
 
     constant: Rate | None = Field(None, description="evenly spaced")
     poisson: Rate | None = Field(None, description="at random, independent of each other")
+    ramp: Ramp | None = Field(None, description="from one rate to another in a straight line")
+    steps: (
+        list[Annotated[Step, BeforeValidator(_step, json_schema_input_type=str | Step)]] | None
+    ) = Field(None, description="one rate after the other", min_length=1)
+    spikes: Spikes | None = Field(None, description="a low rate with short high ones in it")
+    replay: Replay | None = Field(None, description="a recorded rate")
+    spacing: Literal["random", "even"] | None = Field(
+        None,
+        description="of a shape: `random` (a Poisson process of that rate; so when left out) or "
+        "`even`",
+    )
     in_flight_max: Annotated[int, Field(ge=1, le=10_000), _WHOLE] = Field(
         256, description="requests that may wait for an answer at one time"
     )
 
+    @property
+    def kind(self) -> str:
+        """Which of them it is."""
+        return next(kind for kind in ARRIVAL_KINDS if getattr(self, kind) is not None)
+
     @model_validator(mode="after")
     def _one_kind(self) -> Arrivals:
-        if (self.constant is None) == (self.poisson is None):
-            raise ValueError("write either `constant: 400/s` or `poisson: 400/s`")
+        kinds = [kind for kind in ARRIVAL_KINDS if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            said = f"there are {' and '.join(kinds)}" if kinds else "there is none"
+            wanted = f"exactly one of {', '.join(ARRIVAL_KINDS)} is wanted"
+            raise ValueError(f"{wanted}, such as `poisson: 400/s`; {said}")
+        if self.spacing and kinds[0] in ("constant", "poisson"):
+            raise ValueError(
+                "`spacing` is for ramp, steps, spikes and replay: constant arrivals are even and "
+                "poisson ones random by their nature"
+            )
         return self
 
 

@@ -11,12 +11,11 @@ from typing import Any
 from orchestrator import values
 from orchestrator.environment import environment_blocks
 from orchestrator.matrix import THIS_MACHINE, Matrix
-from orchestrator.model import Arrivals, Metrics, Workload
+from orchestrator.model import Metrics, Workload
 from results.metrics import counted
 from results.statistics import blocks_at_least
 from workers.affinity import allowed_cores
 from workers.spec import (
-    ArrivalsSpec,
     BinarySpec,
     EndpointSpec,
     LimitsSpec,
@@ -265,19 +264,8 @@ def _load(matrix: Matrix, planned: PlannedTrial) -> LoadSpec:
     return LoadSpec(
         scenario=str(matrix.scenario(planned.workload)),
         users=workload.users,
-        arrivals=_arrivals(workload.arrivals) if workload.arrivals else None,
+        arrivals=matrix.arrivals.get(planned.workload),
         seed=seed,
-    )
-
-
-def _arrivals(arrivals: Arrivals) -> ArrivalsSpec:
-    if arrivals.constant is not None:
-        return ArrivalsSpec(
-            kind="constant", rate_rps=arrivals.constant, in_flight_max=arrivals.in_flight_max
-        )
-    assert arrivals.poisson is not None
-    return ArrivalsSpec(
-        kind="poisson", rate_rps=arrivals.poisson, in_flight_max=arrivals.in_flight_max
     )
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +15,7 @@ from orchestrator import plan
 from orchestrator.answers import plain_table
 from orchestrator.matrix import Matrix
 from orchestrator.progress import format_seconds
+from orchestrator.shapes import outline
 
 ROWS_MAX = 24
 
@@ -36,12 +38,42 @@ def print_plan(matrix: Matrix, console: Console, *, as_json: bool) -> None:
         row = [trial.trial_id, str(trial.block), name, trial.workload, trial.group]
         table.add_row(*row[: len(table.columns)])
     console.print(table)
+    _print_shapes(matrix, console)
     left = plan.count_trials(matrix) - ROWS_MAX
     if left > 0:
         console.print(f"… and {left:,} more; --json lists them all")
     for warning in plan.plan_warnings(matrix)[:ROWS_MAX]:
         console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
     _print_nodes(matrix, console)
+
+
+def _print_shapes(matrix: Matrix, console: Console) -> None:
+    """The rate over measure of each workload whose rate changes."""
+    for name, arrivals in matrix.arrivals.items():
+        if arrivals.rates:
+            spaced = "even" if arrivals.evenly else "random"
+            console.print(
+                escape(
+                    f"{name}: {arrivals.kind} {outline(arrivals)} {spaced}, mean "
+                    f"{arrivals.rate_rps:,.4g}/s, peak {arrivals.peak_rps:,.4g}/s, warmup at "
+                    f"{arrivals.first_rps:,.4g}/s"
+                ),
+                highlight=False,
+            )
+
+
+def _shapes(matrix: Matrix) -> dict[str, Any]:
+    """The planned arrivals of each workload in an open loop."""
+    return {
+        name: {
+            "kind": arrivals.kind,
+            "spacing": "even" if arrivals.evenly else "random",
+            "first_rps": arrivals.first_rps,
+            "mean_rps": arrivals.rate_rps,
+            "peak_rps": arrivals.peak_rps,
+        }
+        for name, arrivals in matrix.arrivals.items()
+    }
 
 
 def _print_nodes(matrix: Matrix, console: Console) -> None:
@@ -64,6 +96,7 @@ def _print_json(matrix: Matrix, trials: Iterable[plan.PlannedTrial]) -> None:
         "blocks": matrix.trials,
         "estimate_ns": plan.estimate_ns(matrix),
         "warnings": plan.plan_warnings(matrix),
+        "arrivals": _shapes(matrix),
     }
     sys.stdout.write(json.dumps(document, indent=1).removesuffix("\n}") + ',\n "trials": [')
     for number, trial in enumerate(trials):

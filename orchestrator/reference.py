@@ -106,7 +106,7 @@ def _below(section: dict[str, Any], types: dict[str, Any], path: str) -> Iterato
         inner, named = _section_in(field, types)
         if inner is None:
             continue
-        place = f"{path}{key}.NAME" if named else f"{path}{key}"
+        place = f"{path}{key}" + (".NAME" if named else "[]" if _is_list(field) else "")
         if inner is types["Limits"] and path:
             continue  # the same keys as those of the whole matrix
         yield f"## {place}\n\n{inner['description']}\n\n{_table(inner, types)}"
@@ -116,10 +116,21 @@ def _below(section: dict[str, Any], types: dict[str, Any], path: str) -> Iterato
 def _section_in(field: dict[str, Any], types: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
     """The section that a key holds, and whether it holds many of them by name."""
     named = _by_name(field)
-    for option in [*field.get("anyOf", [field]), *([named] if named else [])]:
+    for option in [*_options(field), *([named] if named else [])]:
         if "$ref" in option:
             return types[option["$ref"].rpartition("/")[2]], named is not None
     return None, False
+
+
+def _options(field: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a key may hold, and what the items of a list may be."""
+    for option in field.get("anyOf", [field]):
+        yield option
+        yield from _options(option["items"]) if "items" in option else ()
+
+
+def _is_list(field: dict[str, Any]) -> bool:
+    return any(option.get("type") == "array" for option in field.get("anyOf", [field]))
 
 
 def _by_name(field: dict[str, Any]) -> dict[str, Any] | None:
@@ -154,7 +165,8 @@ def _default(key: str, field: dict[str, Any], required: list[str]) -> str:
 def _form(field: dict[str, Any], types: dict[str, Any]) -> str:
     """What may be written, in a few words."""
     if _section_in(field, types)[0] is not None:
-        return "sections by name" if _by_name(field) else "section"
+        lists = "list of rates or sections" if _is_list(field) else "section"
+        return "sections by name" if _by_name(field) else lists
     options = [o for o in field.get("anyOf", [field]) if o.get("type") != "null"]
     return " or ".join(_plain_form(option) for option in options)
 

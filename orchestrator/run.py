@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+from orchestrator.arrivals import recordings
 from orchestrator.binaries import Binaries, prepare_binaries
 from orchestrator.blocks import blocks_of
 from orchestrator.bundles import pack_scenarios
@@ -202,6 +203,7 @@ def _prepare_and_measure(run: Run, folder: Path, progress: Progress) -> None:
     teams_for(run.matrix)  # told before anything is built when there are none
     with run.stop.breaks_off():
         _check_scenarios(run, folder)
+        _check_same_recordings(run)
         binaries = prepare_binaries(run.matrix, progress)
     _check_same_binaries(run, binaries)
     run.check_stop()
@@ -232,6 +234,18 @@ def _check_scenarios(run: Run, folder: Path) -> None:
                 f"scenario {path} has changed since run {run.run_id} began; start a new run instead"
             )
         check_scenario(load, folder)
+
+
+def _check_same_recordings(run: Run) -> None:
+    """A run never mixes two recordings of a rate either."""
+    known = run.document.setdefault("recordings", {})
+    for path in recordings(run.matrix):
+        digest = file_digest(path)
+        if known.setdefault(str(path), digest) != digest:
+            raise UserError(
+                f"recording {path} has changed since run {run.run_id} began; start a new run "
+                "instead"
+            )
 
 
 def _check_same_binaries(run: Run, binaries: Binaries) -> None:

@@ -86,9 +86,11 @@ def duration_text(ns: int) -> str:
     return f"{ns // UNITS_NS[unit]}{unit}" if ns else "0s"
 
 
-def rate_rps(value: Any) -> float:
-    """`400/s` or `90/m` → per second, more than zero."""
+def rate_rps(value: Any, *, zero: bool = False) -> float:
+    """`400/s` or `90/m` → per second; more than zero unless `zero`."""
     text = _word(value, "a rate such as 400/s or 90/m")
+    if zero and text == "0":
+        return 0.0
     if re.fullmatch(rf"-?{_NUMBER}", text):
         raise ValueError(f"rate {text} has no unit; write for example {text.lstrip('-')}/s")
     if text.startswith("-"):
@@ -97,7 +99,7 @@ def rate_rps(value: Any) -> float:
     if not found:
         raise ValueError(f"{shortened(text)} is not a rate; write for example 400/s or 90/m")
     rate = float(found[1]) / (UNITS_NS[found[2]] / 1e9)
-    if rate == 0:
+    if rate == 0 and not zero:
         raise ValueError(f"rate {text} must be more than zero")
     if rate > _RATE_MAX_RPS:
         raise ValueError(f"rate {text} is more than {_RATE_MAX_RPS:,} a second")

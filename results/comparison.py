@@ -131,11 +131,21 @@ def _described(record: TrialRecord) -> str:
     load = record.spec["load"]
     scenario = str(load["scenario"]).rpartition("/")[2].removesuffix(".py")
     if load["arrivals"]:
-        traffic = f"{load['arrivals']['kind']} {load['arrivals']['rate_rps']:g}/s"
+        traffic = _arrivals(load["arrivals"])
     else:
         traffic = f"{load['users']} users, closed loop"
     seconds = record.spec["phases"]["measure_ns"] / 1e9
     return f"{scenario}, {traffic}, measured for {seconds:g} s"
+
+
+def _arrivals(arrivals: dict[str, Any]) -> str:
+    """`poisson 300/s`, or a shape with its mean and its peak."""
+    rates = arrivals.get("rates")
+    if not rates:
+        return f"{arrivals['kind']} {arrivals['rate_rps']:g}/s"
+    peak_rps = max(rate for piece in rates for rate in (piece["from_rps"], piece["to_rps"]))
+    kind, spacing = arrivals["kind"], arrivals["spacing"]
+    return f"{kind} ({spacing}), mean {arrivals['rate_rps']:.4g}/s, peak {peak_rps:.4g}/s"
 
 
 def _invalid(records: Sequence[TrialRecord]) -> Iterable[tuple[str, str]]:

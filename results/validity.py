@@ -261,7 +261,11 @@ def _rows_of(rows: dict[str, int], table: str) -> int:
 def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
     """The generator proves itself: a slow generator looks just like a slow service."""
     seconds = _measure_s(record)
-    at_least = f"at least {load.measured / seconds:,.0f}/s" if seconds else "the rate is not known"
+    # The mean of a shape: that much was carried, whatever its peak.
+    mean = " on average" if _rates(record) else ""
+    at_least = (
+        f"at least {load.measured / seconds:,.0f}/s{mean}" if seconds else "the rate is not known"
+    )
     remedy = "use another node or fewer requests"
     if load.in_flight_max_reached and load.planned and load.not_sent > load.planned * 0.01:
         text = (
@@ -276,7 +280,7 @@ def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
     elif load.planned and load.not_sent > load.planned * (1 - SENT_SHARE_MIN):
         text = f"generator saturated: {at_least}; {load.not_sent:,} arrivals were not sent"
         yield Finding("generator_saturated", "invalid", text, remedy)
-    elif _waiting_grew(load):
+    elif _waiting_grew(load, _rates(record)):
         text = (
             f"the service did not keep up: {load.waiting_before:,} requests were unanswered when "
             f"measure began and {load.waiting_after:,} when it ended"
@@ -297,11 +301,24 @@ def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
             yield Finding("generator_late", "warning", text, remedy)
 
 
-def _waiting_grew(load: LoadRecord) -> bool:
-    """Whether requests piled up in measure, by more than the chance of random arrivals explains."""
+def _rates(record: TrialRecord) -> list[dict[str, float]]:
+    """The pieces of a rate that changes; none when it does not."""
+    arrivals = (record.spec.get("load") or {}).get("arrivals") or {}
+    return arrivals.get("rates") or []
+
+
+def _waiting_grew(load: LoadRecord, rates: Sequence[dict[str, float]]) -> bool:
+    """Whether requests piled up in measure, by more than the chance of random arrivals explains.
+
+    As many wait as come in while one is answered (Little), so that more wait when the rate is
+    higher at the end; where it began at 0, nothing can be said.
+    """
     if load.waiting_before is None or load.waiting_after is None:
         return False
-    growth = load.waiting_after - load.waiting_before
+    first, last = (rates[0]["from_rps"], rates[-1]["to_rps"]) if rates else (1.0, 1.0)
+    if first == 0:
+        return False
+    growth = load.waiting_after - load.waiting_before * max(1.0, last / first)
     # Numbers of requests in a system that keeps up scatter about as their root (Little; Poisson).
     chance = CHANCE_SPREADS * math.sqrt(load.waiting_before + load.waiting_after)
     return growth > max(chance, load.measured * WAITING_SHARE_WARN)

@@ -350,6 +350,33 @@ def test_requests_that_pile_up_tell_of_overload(
     assert [(f.code, f.level) for f in found] == expected
 
 
+def with_rates(record: TrialRecord, *pieces: tuple[float, float]) -> TrialRecord:
+    """The same trial under a rate that changes."""
+    rates = [{"for_ns": SECOND_NS, "from_rps": a, "to_rps": b} for a, b in pieces]
+    load = record.spec["load"]
+    arrivals = (load["arrivals"] or {}) | {"rates": rates}
+    return replace(record, spec=record.spec | {"load": load | {"arrivals": arrivals}})
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "after", "warned"),
+    [(100, 1000, 100, False), (100, 1000, 300, True), (100, 100, 100, True), (0, 1000, 300, False)],
+)
+def test_more_requests_wait_at_a_higher_rate_without_piling_up(
+    record: TrialRecord, first: float, last: float, after: int, warned: bool
+) -> None:
+    """10 wait at 100/s: at 1,000/s they are 100 while the latency stays what it is."""
+    loaded = with_load(record, waiting_before=10, waiting_after=after)
+    found = judged(with_rates(loaded, (first, first), (first, last)))
+    assert [f.code for f in found] == (["service_saturated"] if warned else [])
+
+
+def test_a_saturated_generator_under_a_changing_rate_tells_a_mean(record: TrialRecord) -> None:
+    full = with_load(record, cpu_share=0.99)
+    assert "/s; " in only(judged(full)).text
+    assert "/s on average; " in only(judged(with_rates(full, (100, 1000)))).text
+
+
 def test_requests_without_an_answer_are_told(record: TrialRecord) -> None:
     finding = only(judged(with_load(record, unanswered=5, failed=5)))
     assert (finding.code, finding.level) == ("unanswered", "warning")

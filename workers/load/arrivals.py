@@ -47,6 +47,8 @@ def _measure(arrivals: ArrivalsSpec, measure_ns: int) -> tuple[RateSpec, ...]:
     if not arrivals.rates:
         return (RateSpec(for_ns=measure_ns, from_rps=rate_rps, to_rps=rate_rps),)
     planned_ns = sum(rate.for_ns for rate in arrivals.rates)
+    if not measure_ns:
+        return ()  # a scenario that is only tried has no load
     if planned_ns != measure_ns:
         raise ValueError(f"rates are planned for {planned_ns} ns, measure lasts {measure_ns} ns")
     return arrivals.rates
@@ -106,4 +108,4 @@ class _Curve:
         within = 2 * beyond / np.maximum(first + root, np.finfo(float).tiny)
         within = np.minimum(within, self._lengths_ns[piece])
         offsets = self._starts_ns[piece] + np.round(within).astype(np.int64)
-        return np.minimum(offsets, self._starts_ns[-1] - 1)
+        return np.asarray(np.minimum(offsets, self._starts_ns[-1] - 1), dtype=np.int64)
