@@ -48,6 +48,7 @@ from workers.load.arrivals import schedule
 from workers.load.gate import Gate
 from workers.load.hook import RecordingHook, SteadyTime, Turn, described
 from workers.load.recorder import Recorder, Timeline
+from workers.load.writer import BackgroundWriter
 from workers.processes import sharpen_timers
 from workers.spec import LoadSpec, from_plain
 from workers.spool import Spool
@@ -99,7 +100,12 @@ class Generator:
             document.get("part", 0),
         )
         self._stripe: tuple[int, int] = tuple(document.get("stripe", (0, 1)))
-        self.recorder = Recorder(spool.stream(REQUESTS))
+        self._writer = BackgroundWriter(
+            gevent.monkey.get_original("queue", "SimpleQueue"),
+            gevent.monkey.get_original("_thread", "start_new_thread"),
+        )
+        stream = spool.stream(REQUESTS, document.get("process", 0))
+        self.recorder = Recorder(stream, self._writer.put)
         self.hook = RecordingHook(self.recorder, self.clock)
         self.gate = self._make_gate()
         self._task_errors: Counter[str] = Counter()
@@ -227,8 +233,16 @@ class Generator:
             self._runner.stop()
         events.test_stop.fire(environment=self.environment)
         unanswered = self.hook.give_up()
-        self.recorder.flush()
+        self._write_the_rest()
         self.tell(done={"load": self.account(busy, unanswered), "events": self.events()})
+
+    def _write_the_rest(self) -> None:
+        self.recorder.flush()
+        written = gevent.event.Event()
+        wake = gevent.get_hub().loop.async_()
+        wake.start(written.set)
+        self._writer.after_all(wake.send)
+        written.wait()
 
     def account(self, busy: int, unanswered: int) -> dict[str, Any]:
         """The LoadRecord as plain data."""

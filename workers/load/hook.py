@@ -11,12 +11,13 @@ import gevent
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from results.clock import ClockMap
-from workers.load.recorder import Recorder, error_text
+from results.clock import ClockMap, steady_ns
+from workers.load.recorder import NO_LENGTH, Recorder, error_text
 
 UNANSWERED = "no answer when the load generator ended"
 
@@ -68,6 +69,53 @@ class Turn:
         is_first = self.second_ns is None or start_ns < self.second_ns
         return self.intended_ns if is_first and self.intended_ns is not None else start_ns
 
+    def take(self, start_ns: int) -> int:
+        """When a request that begins now was meant to: only the first one has the arrival's."""
+        due_ns, self.intended_ns = self.intended_ns, None
+        return start_ns if due_ns is None else due_ns
+
+
+class RowLog:
+    """What `workloads.http1.recording.RequestLog` asks for: rows without Locust's event."""
+
+    def __init__(self, hook: RecordingHook, recorder: Recorder, clock: ClockMap) -> None:
+        self._hook = hook
+        self._recorder = recorder
+        self.add = recorder.add
+        self.kind_of = recorder.kind_of
+        self._watched: list[Iterable[Any]] = []
+        offset_ns = clock.offset_ns
+        self.now_ns = lambda: steady_ns() + offset_ns
+
+    def due_ns(self, start_ns: int) -> int | None:
+        """When a request that begins now was meant to; None in a closed loop."""
+        turn: Turn | None = getattr(gevent.getcurrent(), "turn", None)
+        return turn.take(start_ns) if turn else None
+
+    def watch(self, under_way: Iterable[Any]) -> None:
+        """A live collection, in which what has no answer at the end will be found."""
+        self._watched.append(under_way)
+
+    def give_up(self) -> int:
+        """What has no answer yet becomes rows, as in `RecordingHook.give_up`."""
+        now_ns, left = self.now_ns(), 0
+        for request in (r for watched in self._watched for r in watched if r.busy_since_ns):
+            left += 1
+            row = (request.busy_since_ns, now_ns, request.due_ns, request.kind)
+            self._recorder.add(*row, 0, NO_LENGTH, UNANSWERED)
+            request.busy_since_ns = 0
+        self.add = lambda *_row: None  # clients hold the log, not its method
+        return left
+
+    @property
+    def listeners(self) -> bool:
+        """Whether the user's own code listens to Locust's `request` event."""
+        return self._hook.has_listeners
+
+    def tell(self, **request: Any) -> None:
+        """Let the listeners hear of a request that is a row already."""
+        self._hook.tell_listeners(request, own_only=True)
+
 
 class RecordingHook(EventHook):
     """Locust's request event: the row first, then the listeners, none of which can lose it."""
@@ -80,6 +128,17 @@ class RecordingHook(EventHook):
         self.unrecorded = 0
         self.underway: dict[object, Underway] = {}
         self.failures: Counter[tuple[str, str]] = Counter()
+        self.log = RowLog(self, recorder, clock)
+        self._known_handlers = 0
+        self._own_handlers: list[Any] = []
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody but Locust's own statistics listens."""
+        if len(self._handlers) != self._known_handlers:
+            self._known_handlers = len(self._handlers)
+            self._own_handlers = [h for h in self._handlers if not _is_locusts(h)]
+        return bool(self._own_handlers)
 
     def fire(self, *, reverse: bool = False, **request: Any) -> None:
         """Record the request, then tell every listener."""
@@ -90,7 +149,11 @@ class RecordingHook(EventHook):
             self.unrecorded += 1
             text = f"a request could not be recorded: {error_text(error)}"
             self.failures["unrecorded", text] += 1
-        for listener in list(self._handlers):
+        self.tell_listeners(request)
+
+    def tell_listeners(self, request: dict[str, Any], *, own_only: bool = False) -> None:
+        """Tell every listener; one that raises is noted, and the others hear it all the same."""
+        for listener in list(self._own_handlers if own_only else self._handlers):
             try:
                 listener(**request)
             except (StopUser, gevent.GreenletExit):
@@ -105,16 +168,17 @@ class RecordingHook(EventHook):
         started_s = request.get("start_time")
         start_ns = round(started_s * 1e9) if started_s else self._clock.now_ns() - service_ns
         exception, response = request.get("exception"), request.get("response")
-        self._recorder.record(
-            intended_ns=self._intended(start_ns),
-            start_ns=start_ns,
-            service_ns=service_ns,
-            method=str(request.get("request_type")),
-            name=str(request.get("name")),
-            # A connection that failed has status 0 in Locust: there was no answer.
-            status=getattr(response, "status_code", None) or None,
-            response_bytes=request.get("response_length"),
-            error=error_text(exception) if exception else None,
+        # A connection that failed has status 0 in Locust: there was no answer.
+        status = getattr(response, "status_code", None)
+        length = request.get("response_length")
+        self._recorder.add(
+            start_ns,
+            start_ns + service_ns,
+            self._intended(start_ns),
+            self._recorder.kind_of(str(request.get("request_type")), str(request.get("name"))),
+            status if isinstance(status, int) else 0,
+            NO_LENGTH if length is None else length,
+            error_text(exception) if exception else None,
         )
 
     def _intended(self, start_ns: int) -> int | None:
@@ -158,18 +222,16 @@ class RecordingHook(EventHook):
         """
         self.over = True
         left, self.underway = self.underway, {}
+        now_ns = self._clock.now_ns()
         for sent in left.values():
-            self._recorder.record(
-                intended_ns=sent.intended_ns,
-                start_ns=sent.start_ns,
-                service_ns=self._clock.now_ns() - sent.start_ns,
-                method=sent.method,
-                name=sent.name,
-                status=None,
-                response_bytes=None,
-                error=UNANSWERED,
-            )
-        return len(left)
+            kind = self._recorder.kind_of(sent.method, sent.name)
+            row = (sent.start_ns, now_ns, sent.intended_ns, kind)
+            self._recorder.add(*row, 0, NO_LENGTH, UNANSWERED)
+        return len(left) + self.log.give_up()
+
+
+def _is_locusts(handler: Any) -> bool:
+    return str(getattr(handler, "__module__", "")).startswith("locust.")
 
 
 def described(error: BaseException, scenario: Path | None = None) -> str:
