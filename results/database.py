@@ -42,6 +42,8 @@ VIEWS: Final = (
     "findings",
     "limits",
     "gc_overhead",
+    "scavenges",
+    "requests_during_gc",
     "trial_metrics",
     "cells",
     "latency_by_second",

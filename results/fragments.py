@@ -113,6 +113,7 @@ _TRIALS: Final = pa.schema(
         "clock_offset_ns": _NUMBER,
         "clock_error_ns": _NUMBER,
         "clock_drift_ns": _NUMBER,
+        "load_clock_error_ns": _NUMBER,
     }
 )
 _PHASES: Final = pa.schema(

@@ -137,6 +137,32 @@ class LoadRecord:
     waiting_after: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesTrend:
+    """What one series of a trial did over measure (`results/steady.py`).
+
+    `points` are its values, `independent` about how many of them are independent, `level` their
+    median. Slopes are in `unit` per second, their bounds at 99 %; `late_slope_per_s` is that of the
+    second half. `step` is the most likely change of level, at `step_at_s` seconds into measure,
+    `step_p` its p-value. What too few points don't tell is None.
+    """
+
+    series: str
+    unit: str
+    seconds: float
+    points: int
+    level: float
+    verdict: str
+    independent: float | None = None
+    slope_per_s: float | None = None
+    slope_low_per_s: float | None = None
+    slope_high_per_s: float | None = None
+    late_slope_per_s: float | None = None
+    step: float | None = None
+    step_at_s: float | None = None
+    step_p: float | None = None
+
+
 def planned_id(trial_id: str) -> str:
     """The planned trial of an attempt: `b01-1-default-steady~2` is its second."""
     return trial_id.partition("~")[0]
@@ -155,7 +181,8 @@ class TrialRecord:
     `drift_ns` (how far it moved over the trial); None when it is not known. It is stored and not
     applied: every time in a trial's tables is the clock's that read it. `generators` has one entry
     for each load node: `part` (which of the parts of `requests` is its), `node_id`, `sent`,
-    `lag_p99_ns` and its own `clock_offset`.
+    `lag_p99_ns` and its own `clock_offset`. `steady` is what its series did over measure; None when
+    that was not tested.
     """
 
     schema_version: int
@@ -186,6 +213,7 @@ class TrialRecord:
     findings: list[Finding] = field(default_factory=list)
     clock_offset: dict[str, float | int] | None = None
     generators: list[dict[str, Any]] = field(default_factory=list)
+    steady: list[SeriesTrend] | None = None
 
     @property
     def os(self) -> str:
@@ -202,6 +230,17 @@ class TrialRecord:
         if not part or not theirs or not self.clock_offset:
             return 0
         return int(theirs["offset_ns"] - self.clock_offset["offset_ns"])
+
+    @property
+    def load_clock_error_ns(self) -> int | None:
+        """Bound of the error of `clock_behind_ns`, the greatest of all parts; None: not known."""
+        theirs = [g.get("clock_offset") for g in self.generators if g.get("part")]
+        if not theirs:
+            return 0
+        if not self.clock_offset or not all(theirs):
+            return None
+        own_ns = int(self.clock_offset["error_ns"])
+        return max(int(told["error_ns"]) for told in theirs if told) + own_ns
 
     @property
     def wine(self) -> str | None:
@@ -228,6 +267,8 @@ class TrialRecord:
         plain["limits"] = [LimitRecord(**p) for p in plain["limits"]]
         plain["findings"] = [Finding(**p) for p in plain["findings"]]
         plain["load"] = LoadRecord(**plain["load"]) if plain["load"] else None
+        if plain.get("steady") is not None:
+            plain["steady"] = [SeriesTrend(**p) for p in plain["steady"]]
         plain["exit"] = ExitRecord(**plain["exit"]) if plain["exit"] else None
         return cls(**plain)
 

@@ -40,5 +40,6 @@
 -- clock_offset_ns | ns | clock of the head minus clock of the node; null when not known. It is stored; no time in a table is changed by it
 -- clock_error_ns | ns | bound of that offset's error: add both nodes' when rows of two nodes are joined by time
 -- clock_drift_ns | ns | how far the offset moved over the trial
+-- load_clock_error_ns | ns | bound of the error when rows of the service's node and of its load nodes are joined by time; 0 when all are of one node, null when not known
 create view trials as
 select * from raw_trials order by run_id, block, workload, position, attempt, trial_id;

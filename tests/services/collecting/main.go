@@ -9,6 +9,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
@@ -62,5 +63,15 @@ func main() {
 	runtime.KeepAlive(root)
 	if leaks := pprof.Lookup("goroutineleak"); leaks != nil {
 		_ = leaks.WriteTo(io.Discard, 0)
+	}
+	tellEnds()
+}
+
+// tellEnds prints each cycle's number and when its last stop ended, in nanoseconds since the epoch.
+func tellEnds() {
+	var stats debug.GCStats
+	debug.ReadGCStats(&stats)
+	for n, end := range stats.PauseEnd {
+		fmt.Println(stats.NumGC-int64(n), end.UnixNano())
 	}
 }
