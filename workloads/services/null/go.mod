@@ -1,0 +1,3 @@
+module heapgate/null
+
+go 1.22
