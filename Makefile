@@ -43,6 +43,9 @@ wire: .venv/ready-dev ## Regenerate results/wire from proto/
 	  --proto_path=results/wire=proto/heapgate/telemetry/v1 --proto_path=results/wire=proto/heapgate/cluster/v1 \
 	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
 	  results/wire/telemetry.proto results/wire/cluster.proto
+	PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc \
+	  --proto_path=results/wire=proto/heapgate/profile/v1 --python_out=. --mypy_out=quiet:. \
+	  results/wire/profile.proto
 
 lock: .venv/ready-dev ## Refresh the locked versions from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

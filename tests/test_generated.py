@@ -15,24 +15,27 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_wire_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
-    subprocess.run(
-        [
-            sys.executable, "-m", "grpc_tools.protoc",
-            "--proto_path=results/wire=proto/heapgate/telemetry/v1",
-            "--proto_path=results/wire=proto/heapgate/cluster/v1",
-            f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}",
-            f"--mypy_out=quiet:{tmp_path}", f"--mypy_grpc_out=quiet:{tmp_path}",
-            "results/wire/telemetry.proto",
-            "results/wire/cluster.proto",
-        ],
-        cwd=ROOT,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        check=True,
-    )  # fmt: skip
+    telemetry, cluster, profile = (
+        (f"--proto_path=results/wire=proto/heapgate/{name}/v1", f"results/wire/{name}.proto")
+        for name in ("telemetry", "cluster", "profile")
+    )
+    grpc = (f"--grpc_python_out={tmp_path}", f"--mypy_grpc_out=quiet:{tmp_path}")
+    for arguments in ((*telemetry, *cluster, *grpc), profile):
+        _protoc(f"--python_out={tmp_path}", f"--mypy_out=quiet:{tmp_path}", *arguments)
     made = sorted((tmp_path / "results" / "wire").iterdir())
-    assert len(made) == 8
+    assert len(made) == 10
     for path in made:
         assert path.read_text() == (ROOT / "results" / "wire" / path.name).read_text(), path.name
+
+
+def _protoc(*arguments: str) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        check=True,
+    )
 
 
 @pytest.mark.parametrize("name", ["matrix.md", "sql.md", "cli.md"])
