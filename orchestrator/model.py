@@ -324,6 +324,9 @@ class Workload(Section):
     users: Annotated[int, Field(ge=1, le=100_000), _WHOLE] | None = Field(
         None, description="closed loop: users that wait for each answer"
     )
+    processes: Annotated[int, Field(ge=1, le=64), _WHOLE] = Field(
+        1, description="load generators on each node that makes load, one core each; they share it"
+    )
     idle: DurationOrZero = Field(5 * 10**9, description="rest after start; gives initial memory")
     warmup: DurationOrZero = Field(10 * 10**9, description="load that is not compared")
     measure: Duration = Field(60 * 10**9, description="load that is compared")

@@ -266,6 +266,7 @@ def _load(matrix: Matrix, planned: PlannedTrial) -> LoadSpec:
         users=workload.users,
         arrivals=matrix.arrivals.get(planned.workload),
         seed=seed,
+        processes=workload.processes,
     )
 
 

@@ -48,6 +48,8 @@ CODES: Final = {
     "node_noisy": "others used the service's processor cores meanwhile",
     "scenario_errors": "the scenario's own code failed",
     "node_lost": "the node went away while the trial ran",
+    "not_steady": "memory or latency drifted, or changed its level, in measure",
+    "steady_untested": "whether the trial was steady could not be tested",
     "clock_jumped": "the clock of the node jumped while the trial ran",
     "clock_offset_unknown": "how the node's clock stands to the head's is not known",
 }
@@ -232,7 +234,7 @@ def _teardown(record: TrialRecord) -> Iterator[Finding]:
 
 def _load(record: TrialRecord, load: LoadRecord, rows: dict[str, int]) -> Iterator[Finding]:
     yield from _generator(record, load)
-    missing = load.unrecorded + max(0, load.sent - _rows_of(rows, "requests"))
+    missing = load.unrecorded + max(0, load.sent - rows_of(rows, "requests"))
     if missing:
         text = f"{missing} requests were begun and are not in the archive"
         yield Finding("requests_unrecorded", "warning" if missing <= 1 else "invalid", text)
@@ -253,7 +255,7 @@ def _load(record: TrialRecord, load: LoadRecord, rows: dict[str, int]) -> Iterat
         yield Finding("few_requests", "note", text, "measure longer, or send more")
 
 
-def _rows_of(rows: dict[str, int], table: str) -> int:
+def rows_of(rows: dict[str, int], table: str) -> int:
     """The rows of a table, all its parts together."""
     return sum(count for stream, count in rows.items() if table_of(stream)[0] == table)
 

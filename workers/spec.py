@@ -133,7 +133,8 @@ class LoadSpec:
     """What traffic a trial gets: exactly one of `users` (closed loop) and `arrivals` (open loop).
 
     `scenario` is the path of a locustfile; with a `bundle_sha256` it counts from the root of that
-    parcel, a ZIP archive of the locustfile's folder. `seed` is the same for all configurations of
+    parcel, a ZIP archive of the locustfile's folder. `processes` are the generators of each node
+    that makes load: they share the arrivals or users. `seed` is the same for all configurations of
     a block.
     """
 
@@ -141,6 +142,7 @@ class LoadSpec:
     users: int | None
     arrivals: ArrivalsSpec | None
     seed: int
+    processes: int = 1
     bundle_sha256: str | None = None
 
 

@@ -31,7 +31,9 @@ from workers.affinity import CoreSplit
 from workers.clockwatch import ClockWatch
 from workers.facts import versions
 from workers.limits import Limiter, open_limiter
-from workers.load.process import Generator, LoadLost, generator_document
+from workers.load.accounts import LoadLost
+from workers.load.group import GeneratorGroup
+from workers.load.process import generator_document
 from workers.load.remote import LoadPeer, RemoteLoad
 from workers.sampling.cores import CoreUsage
 from workers.sampling.endpoint import EndpointReader, verify_applied
@@ -112,7 +114,7 @@ class Trial:
         self._stderr: StderrReader | None = None
         self._sampler: SampleLoop | None = None
         self._endpoint: EndpointReader | None = None
-        self._generator: Generator | RemoteLoad | None = None
+        self._generator: GeneratorGroup | RemoteLoad | None = None
 
     def run(self) -> TrialRecord:
         """Run the trial to its end and hand its record to the spool."""
@@ -159,7 +161,7 @@ class Trial:
             self._generator.start()
         else:
             log = self._folder / "generator.log"
-            self._generator = Generator(document, log, self.node.cores.other)
+            self._generator = GeneratorGroup(document, log, self.node.cores.other)
 
     def _start_up(self) -> None:
         self._begin("startup")
@@ -267,7 +269,9 @@ class Trial:
         record = self._record(exit_record)
         rows, parts = self._spool.row_counts(), []
         if self._load_failure:
-            self._findings.append(self._load_lost(self._load_failure, rows.get("requests", 0)))
+            self._findings.append(
+                self._load_lost(self._load_failure, validity.rows_of(rows, "requests"))
+            )
         if isinstance(self._generator, RemoteLoad):
             rows["requests"], parts = self._generator.rows, self._generator.parts
             record.generators = self._generator.told

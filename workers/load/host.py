@@ -11,7 +11,8 @@ from typing import Any
 
 from results.clock import ClockMap
 from results.errors import HeapgateError
-from workers.load.process import Account, Generator
+from workers.load.accounts import Account
+from workers.load.group import GeneratorGroup
 from workers.parcels import Parcels
 from workers.spec import LoadSpec, NodeSettings, from_plain
 from workers.spool import Spool
@@ -33,7 +34,7 @@ class LoadHost:
         self._parcels = parcels
         self._deliver = deliver
         self._measure_offset = offset
-        self._generator: Generator | None = None
+        self._generator: GeneratorGroup | None = None
 
     def start_load(self, document: dict[str, Any]) -> None:
         """Start a generator; `document` says what for."""
@@ -49,12 +50,12 @@ class LoadHost:
         root = Path(self._settings.spool_root)
         self._spool = Spool(root, self._settings.run_id, self._trial_id, self._part)
         own = {"spool_root": str(root), "clock": asdict(self._clock)}
-        self._generator = Generator(
+        self._generator = GeneratorGroup(
             document | own, self._folder / "generator.log", self._settings.other_cores
         )
 
     @property
-    def _running(self) -> Generator:
+    def _running(self) -> GeneratorGroup:
         if self._generator is None:
             raise HeapgateError("this node makes no load now")
         return self._generator

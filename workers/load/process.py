@@ -11,35 +11,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from results.clock import ClockMap
-from results.errors import EnvironmentLacks, HeapgateError, UserError
+from results.errors import EnvironmentLacks, UserError
 from results.record import LoadRecord
 from workers.affinity import pin
+from workers.load.accounts import Account, Live, LoadLost
 from workers.processes import own_group
 from workers.spec import LoadSpec, to_plain
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 15.0
 """Longer than the generator itself waits for answers."""
-
-Account = tuple[LoadRecord | None, list[dict[str, list[Any]]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """The generator's rate over the last half second, and its counts since the start."""
-
-    rate_rps: float
-    sent: int
-    failed: int
-
-
-class LoadLost(HeapgateError):
-    """The load generator ended before the load did."""
 
 
 class Generator:
@@ -68,7 +54,7 @@ class Generator:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=os.environ | {"HEAPGATE_SEED": str(document["load"]["seed"])},
+                env=os.environ | _told(document),
                 **own_group(),
             )
         if cpus:
@@ -193,6 +179,12 @@ class Generator:
         self._reader.join(5.0)
         if self._process.stdout:
             self._process.stdout.close()
+
+
+def _told(document: dict[str, Any]) -> dict[str, str]:
+    """What a locustfile may want to know: the seed, and which share of the load is its own."""
+    index, count = document.get("stripe", (0, 1))
+    return {"HEAPGATE_SEED": str(document["load"]["seed"]), "HEAPGATE_STRIPE": f"{index}/{count}"}
 
 
 def generator_document(

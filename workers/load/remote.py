@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any, Protocol
 
 from results.errors import HeapgateError
 from results.record import LoadRecord
-from workers.load.process import Account, Live, LoadLost
+from workers.load.accounts import Account, Live, LoadLost, merged, together
 
 POLL_S = 0.05
 
@@ -129,14 +128,7 @@ class RemoteLoad:
         for peer, live in zip(self._peers, answers, strict=False):
             if live:
                 self._live[peer.node_id] = Live(**live)
-        found = list(self._live.values())
-        if not found:
-            return None
-        return Live(
-            sum(live.rate_rps for live in found),
-            sum(live.sent for live in found),
-            sum(live.failed for live in found),
-        )
+        return together(list(self._live.values()))
 
     def wait_done(self, should_end: Callable[[], bool]) -> Account:
         """Wait for all accounts; when `should_end` says so, the generators are stopped early."""
@@ -185,24 +177,3 @@ class RemoteLoad:
                 peer.call("close_load", timeout_s=15.0)
             except PeerLost:
                 continue
-
-
-def merged(records: Sequence[LoadRecord]) -> LoadRecord:
-    """One account of several generators: counts added, the worst of what can't be added."""
-    plain = [asdict(record) for record in records]
-    added = ("sent", "measured", "failed", "not_sent", "late", "unrecorded", "unanswered")
-    may_lack = ("planned", "waiting_before", "waiting_after")
-    worst = ("lag_p50_ns", "lag_p99_ns", "lag_max_ns")
-    total: dict[str, Any] = {name: sum(p[name] for p in plain) for name in added}
-    for name in may_lack:
-        values = [p[name] for p in plain]
-        total[name] = None if None in values else sum(values)
-    for name in worst:
-        values = [p[name] for p in plain if p[name] is not None]
-        total[name] = max(values) if values else None
-    return LoadRecord(
-        **total,
-        cpu_share=max(p["cpu_share"] for p in plain),
-        in_flight_max_reached=any(p["in_flight_max_reached"] for p in plain),
-        locust_version=plain[0]["locust_version"],
-    )
