@@ -15,13 +15,13 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 from rich.console import Console
 
-from results.database import VIEWS, Database
+from results.database import COMPARED, PROFILED, VIEWS, Database
 from results.errors import UserError
 from results.metrics import counted
 from results.query import write_table
 from results.schema import TABLES
 
-NAMES = (*VIEWS, "comparison", *TABLES)
+NAMES = (*VIEWS, *COMPARED, *PROFILED, *TABLES)
 KEYWORDS = (
     *("select", "from", "where", "group by", "order by", "limit", "having", "join", "using"),
     *("count(*)", "quantile_cont(", "median(", "filter (where", "case when", "with", "pivot"),

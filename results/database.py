@@ -54,6 +54,9 @@ VIEWS: Final = (
 COMPARED: Final = ("comparison", "ratios")
 """The views that need statistics."""
 
+PROFILED: Final = ("profiles", "profile_diff")
+"""The views that need the profiles unpacked."""
+
 QUERY_TIMEOUT_S: Final = 300.0
 BATCH_ROWS: Final = 100_000
 _ALLOWED = "one SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or PIVOT is allowed"
@@ -70,6 +73,7 @@ class Database:
         self.runs = trials.runs
         self.records = trials.records
         self._compared = False
+        self._profiled = False
         self._spill = tempfile.TemporaryDirectory(prefix="heapgate-sql-")
         self._connection = _connect(Path(self._spill.name))
         for name, table in trials.tables.items():
@@ -105,6 +109,7 @@ class Database:
         """
         self._check(sql)
         self._compare_if_asked(sql)
+        self._profile_if_asked(sql)
         with _time_limit(self._connection, timeout_s), _clean_errors():
             relation = self._connection.sql(sql)
             assert relation is not None, "a statement that reads has an answer"
@@ -171,12 +176,29 @@ class Database:
 
     def _compare_if_asked(self, sql: str) -> None:
         """The views of `COMPARED` are only made for a query that names one of them."""
-        if self._compared or not re.search(rf"\b({'|'.join(COMPARED)})\b", sql, re.IGNORECASE):
+        if self._compared or not _names_one(sql, COMPARED):
             return
         self._connection.register("raw_comparison", self.compared_runs())
         for name in COMPARED:
             self._connection.execute(view_text(name))
         self._compared = True
+
+    def _profile_if_asked(self, sql: str) -> None:
+        """So are those of `PROFILED`."""
+        if self._profiled or not _names_one(sql, PROFILED):
+            return
+        self._profiled = True
+        self._connection.register("raw_profiles", self.unpacked_profiles())
+        for name in PROFILED:
+            self._connection.execute(view_text(name))
+
+    def unpacked_profiles(self) -> pa.Table:
+        """What each function of each profile costs; profiles that can't be read are noted."""
+        from results.profiles import PPROF_KINDS, profile_table
+
+        kinds = ", ".join(map(_quoted, PPROF_KINDS))
+        files = self.query(f"from profile_files where kind in ({kinds})")
+        return profile_table(files.to_pylist(), self.notes)
 
     def compared_runs(self) -> pa.Table:
         """The rows of the view `comparison`: each run for itself, its own baseline and blocks."""
@@ -207,6 +229,10 @@ def open_database(archive_path: Path, run_ids: Sequence[str] | None = None) -> D
 def view_text(name: str) -> str:
     """The SQL of a view, with its comments."""
     return (resources.files("results") / "views" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _names_one(sql: str, views: Sequence[str]) -> bool:
+    return re.search(rf"\b({'|'.join(views)})\b", sql, re.IGNORECASE) is not None
 
 
 def _quoted(text: str) -> str:

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from results.database import COMPARED, SHOWN, VIEWS, Database, view_text
+from results.database import COMPARED, PROFILED, SHOWN, VIEWS, Database, view_text
 from results.errors import EnvironmentLacks, UserError
 from results.fragments import Trials
 from results.schema import TABLES
 
 TIMEOUT_S = 24 * 3600.0
 PARTITIONS = ("run_id", "configuration", "trial_id")
-DERIVED = ("trial_metrics", "cells", *COMPARED)
+DERIVED = ("trial_metrics", "cells", *COMPARED, *PROFILED)
 """Views that a set of Parquet files has as files: what an engine without our views needs most."""
 
 
@@ -52,14 +52,17 @@ def _whole_or_nothing(trials: Trials, target: Path, write: Callable[[Trials, Pat
 
 def _write_duckdb(trials: Trials, target: Path) -> None:
     with Database(trials) as database:
-        compared = database.compared_runs()
+        made = {
+            "raw_comparison": database.compared_runs(),
+            "raw_profiles": database.unpacked_profiles(),
+        }
     connection = duckdb.connect(str(target))
     try:
-        for name, table in (trials.tables | {"raw_comparison": compared}).items():
+        for name, table in (trials.tables | made).items():
             connection.register("source", table)
             connection.execute(f'create table "{name}" as from source')
             connection.unregister("source")
-        for name in (*SHOWN, *VIEWS, *COMPARED):
+        for name in (*SHOWN, *VIEWS, *COMPARED, *PROFILED):
             connection.execute(view_text(name))
     finally:
         connection.close()

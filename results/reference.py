@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from results.database import COMPARED, VIEWS, view_text
+from results.database import COMPARED, PROFILED, VIEWS, view_text
 from results.fragments import key_columns
 from results.metrics import METRICS
 from results.schema import TABLES
@@ -72,7 +72,8 @@ class ViewText:
 def described_views() -> list[ViewText]:
     """All that SQL finds in an archive: the tables of rows, then the views made from them."""
     tables = [_table_text(name) for name in TABLES]
-    return [*tables, *(parse_view(name, view_text(name)) for name in (*VIEWS, *COMPARED))]
+    views = (*VIEWS, *COMPARED, *PROFILED)
+    return [*tables, *(parse_view(name, view_text(name)) for name in views)]
 
 
 def parse_view(name: str, text: str) -> ViewText:

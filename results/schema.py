@@ -10,7 +10,7 @@ it to UTC once, when it starts. What an operating system does not offer is null,
 Format history (newest first; old archives stay readable):
   3  2026-11  requests: lag_ns instead of intended_ns and latency_ns, which follow from it and are
               still shown (`results/views/requests.sql`); streams of several processes; sealed files
-              are compressed
+              are compressed; table profile_files
   2  2026-11  memory: columns of Windows (working set, commit, job); tables in parts; what an
               archive of an older format lacks is null
   1  2026-11  first format
@@ -280,4 +280,25 @@ RUNTIME: Final = TableSchema(
     ),
 )
 
-TABLES: Final = {t.name: t for t in (MEMORY, REQUESTS, GC, EVENTS, RUNTIME)}
+PROFILE_FILES: Final = TableSchema(
+    "profile_files",
+    "one profile or execution trace that the service gave of itself, when the matrix asks for it",
+    (
+        _time("time_ns", "when it was asked for"),
+        _phase(),
+        Column("kind", WORD_TYPE, "", "heap, goroutine, allocs, mutex, block, or trace"),
+        Column(
+            "reason", WORD_TYPE, "", "end: measure had ended; memory_over: memory passed that size"
+        ),
+        Column("took_ns", pa.int64(), "ns", "from asking to the last byte"),
+        _bytes("resident_bytes", "resident memory, or working set, in the last sample before"),
+        Column(
+            "content",
+            pa.binary(),
+            "",
+            "the file: a pprof profile, compressed, or an execution trace for `go tool trace`",
+        ),
+    ),
+)
+
+TABLES: Final = {t.name: t for t in (MEMORY, REQUESTS, GC, EVENTS, RUNTIME, PROFILE_FILES)}

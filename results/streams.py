@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-TABLE_NAMES: Final = ("memory", "requests", "gc", "events", "runtime")
+TABLE_NAMES: Final = ("memory", "requests", "gc", "events", "runtime", "profile_files")
 _STREAM: Final = re.compile(
     rf"({'|'.join(TABLE_NAMES)})(?:-([1-9][0-9]{{0,3}}))?(?:\.([1-9][0-9]{{0,3}}))?"
 )

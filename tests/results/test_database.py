@@ -10,7 +10,7 @@ from archives import EPOCH_NS, MIB, RUN_ID, WARMUP_REQUESTS, write_archive
 
 from results.archive import Archive
 from results.counted import counted_trials
-from results.database import Database, open_database
+from results.database import COMPARED, PROFILED, Database, open_database
 from results.errors import UserError
 from results.metrics import metrics_on
 from results.reference import ViewText, described_views, parse_view
@@ -224,7 +224,7 @@ def test_a_view_has_rows(database: Database, name: str) -> None:
 def test_every_name_that_sql_finds_is_documented(database: Database) -> None:
     found = {row["name"] for row in rows(database, "show tables")}
     assert {name for name in found if not name.startswith("raw_")} <= set(VIEWS)
-    assert set(VIEWS) - {"comparison", "ratios"} <= found
+    assert set(VIEWS) - {*COMPARED, *PROFILED} <= found
 
 
 def test_the_metrics_are_those_of_the_registry(database: Database) -> None:

@@ -10,7 +10,7 @@ import pytest
 from archives import write_archive
 
 from results.archive import Archive
-from results.database import COMPARED, VIEWS, open_database
+from results.database import COMPARED, PROFILED, VIEWS, open_database
 from results.errors import EnvironmentLacks, UserError
 from results.export import DERIVED, export
 from results.fragments import Trials, read_trials
@@ -41,7 +41,7 @@ def test_a_duckdb_file_has_every_view_and_answers_alike(
     target = tmp_path / "runs.duckdb"
     assert export(trials, target) == target.stat().st_size
     with duckdb.connect(str(target), read_only=True) as connection, open_database(archive) as here:
-        for name in (*VIEWS, *TABLES, *COMPARED):
+        for name in (*VIEWS, *TABLES, *COMPARED, *PROFILED):
             sql = f"select count(*) as n from {name}"
             assert connection.sql(sql).fetchall() == [(here.query(sql)["n"][0].as_py(),)], name
         sql = "select * from comparison order by all"

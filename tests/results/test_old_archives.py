@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from results.archive import Archive
-from results.database import COMPARED, VIEWS, open_database
+from results.database import COMPARED, PROFILED, VIEWS, open_database
 from results.schema import SCHEMA_VERSION, TABLES
 from results.verify import verify_run
 
@@ -33,7 +33,7 @@ def test_it_is_as_it_was_measured(archive: Path) -> None:
 def test_every_view_answers(archive: Path) -> None:
     with open_database(archive) as database:
         assert database.notes == []
-        for name in (*VIEWS, *TABLES, *COMPARED):
+        for name in (*VIEWS, *TABLES, *COMPARED, *PROFILED):
             assert database.query(f"select count(*) as n from {name}")["n"][0].as_py() is not None
         counted = database.query(
             "select trial_id, count(*) as rows from requests group by all order by all"
