@@ -74,6 +74,11 @@ class Turn:
         due_ns, self.intended_ns = self.intended_ns, None
         return start_ns if due_ns is None else due_ns
 
+    def again(self, intended_ns: int) -> None:
+        """The user has paused on purpose: its next request is meant for that instant."""
+        self.intended_ns = intended_ns
+        self.first_ns = self.second_ns = None
+
 
 class RowLog:
     """What `workloads.http1.recording.RequestLog` asks for: rows without Locust's event."""
@@ -91,6 +96,12 @@ class RowLog:
         """When a request that begins now was meant to; None in a closed loop."""
         turn: Turn | None = getattr(gevent.getcurrent(), "turn", None)
         return turn.take(start_ns) if turn else None
+
+    def intend(self, due_ns: int) -> None:
+        """The next request of this task is meant for that instant; nothing in a closed loop."""
+        turn: Turn | None = getattr(gevent.getcurrent(), "turn", None)
+        if turn:
+            turn.again(due_ns)
 
     def watch(self, under_way: Iterable[Any]) -> None:
         """A live collection, in which what has no answer at the end will be found."""

@@ -30,6 +30,9 @@ class RequestLog(Protocol):
     def due_ns(self, start_ns: int) -> int | None:
         """When a request that begins now was meant to; None in a closed loop."""
 
+    def intend(self, due_ns: int) -> None:
+        """The next request of this task is meant for that instant; nothing in a closed loop."""
+
     def add(
         self,
         start_ns: int,
@@ -72,6 +75,9 @@ class EventLog:
     def due_ns(self, _start_ns: int) -> int | None:
         """Locust has no open loop."""
         return None
+
+    def intend(self, _due_ns: int) -> None:
+        """Locust has no open loop."""
 
     def add(self, *_row: Any) -> None:
         """Locust takes it from the event."""

@@ -1,0 +1,1 @@
+"""WebSocket for `workloads.websocket_users`: connections whose messages are rows."""
