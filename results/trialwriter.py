@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from results import validity
+from results import steady, validity
 from results.archive import PARTIAL
 from results.files import write_sums, write_whole
 from results.record import Finding, TrialRecord
@@ -95,6 +95,7 @@ class TrialWriter:
         record = read_record(finish.trial_json)
         found = differences(self.accounts(0), finish) + list(self._of_parts(finish, record))
         record.findings += [Finding("rows_lost", "invalid", text) for text in found]
+        steady.settle(record, self._folder)
         self._seal(record, finish.service_log)
         return found
 
