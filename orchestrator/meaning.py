@@ -31,6 +31,7 @@ def meaning_errors(matrix: Matrix) -> Found:
         yield from _scenario_errors(matrix, name)
     for name in matrix.document.nodes:
         yield from _node_group_errors(matrix, name)
+    yield from _profile_errors(matrix)
     yield from _ambiguous_names(matrix)
 
 
@@ -52,6 +53,13 @@ def _node_group_errors(matrix: Matrix, name: str) -> Found:
             "load from other nodes can't reach a service that listens on 127.0.0.1; "
             "write {host} in its arguments",
         )
+
+
+def _profile_errors(matrix: Matrix) -> Found:
+    profiles = matrix.document.profiles
+    for name, workload in matrix.workloads.items():
+        if profiles and profiles.trace and profiles.trace > workload.measure:
+            yield ("profiles", "trace"), f"the trace is longer than measure of workload {name!r}"
 
 
 def _baseline_errors(matrix: Matrix) -> Found:

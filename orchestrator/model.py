@@ -72,6 +72,7 @@ GoVersion = Annotated[str, _G, _GS]
 _WHOLE = BeforeValidator(values.whole_number)
 _NUMBER = BeforeValidator(values.number)
 Name = Annotated[str, Field(pattern=NAME)]
+Port = Annotated[int, Field(ge=1, le=65535), _WHOLE]
 Variable = Annotated[
     str, BeforeValidator(values.environment_value), WithJsonSchema({"type": ["string", "number"]})
 ]
@@ -120,6 +121,7 @@ class Metrics(Section):
     prometheus: str | None = Field(None, description="path of a Prometheus text endpoint")
     expvar: str | None = Field(None, description="path of an expvar endpoint")
     every: Duration = Field(10**9, description="how often it is read")
+    port: Port | None = Field(None, description="where it is, if not on the service's own port")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Metrics:
@@ -140,7 +142,7 @@ class Service(Section):
     arguments: list[Argument] = Field(
         [], description="arguments of all configurations; {host} and {port} are filled in"
     )
-    port: Annotated[int, Field(ge=1, le=65535), _WHOLE] | None = Field(
+    port: Port | None = Field(
         None, description="where it listens; left out, a free port is chosen for each trial"
     )
     ready: Ready = Field(
@@ -389,6 +391,37 @@ class Sampling(Section):
     )
 
 
+class Profiles(Section):
+    """Profiles that a Go service gives through net/http/pprof; without this key none are taken."""
+
+    at: Literal["end", "peak"] = Field(
+        "end",
+        description="`end`: when measure is over; `peak`: in measure, as soon as memory is above "
+        "`memory_over`, which disturbs what is measured",
+    )
+    memory_over: Size | None = Field(None, description="resident memory at which `peak` is reached")
+    kinds: list[Literal["heap", "goroutine", "allocs", "mutex", "block"]] = Field(
+        ["heap", "goroutine"],
+        description="which: `heap`, `goroutine`, `allocs`, `mutex`, `block`",
+        min_length=1,
+    )
+    trace: Duration | None = Field(
+        None,
+        description="length of an execution trace too: it ends with measure, or begins at the "
+        "peak, and disturbs what is measured",
+    )
+    path: str = Field("/debug/pprof", description="where the service serves net/http/pprof")
+    port: Port | None = Field(None, description="where it is, if not on the service's own port")
+
+    @model_validator(mode="after")
+    def _one_moment(self) -> Profiles:
+        if (self.at == "peak") != (self.memory_over is not None):
+            raise ValueError("`at: peak` and `memory_over: 800MiB` belong together")
+        if not self.path.startswith("/"):
+            raise ValueError(f"path {self.path!r} must begin with /")
+        return self
+
+
 def _known_metric(name: str) -> str:
     from results.metrics import METRICS
 
@@ -444,6 +477,7 @@ class MatrixDocument(Section):
     )
     sampling: Sampling = Field(default_factory=Sampling, description="of memory")
     gc_trace: bool = Field(True, description="let the Go runtime report every collection")
+    profiles: Profiles | None = Field(None, description="of a Go service, once in each trial")
     comparison: Comparison = Field(default_factory=Comparison, description="what decides and how")
 
 

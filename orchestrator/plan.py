@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator import values
 from orchestrator.environment import environment_blocks
 from orchestrator.matrix import THIS_MACHINE, Matrix
-from orchestrator.model import Metrics, Workload
+from orchestrator.model import Metrics, Profiles, Workload
 from results.metrics import counted
 from results.statistics import blocks_at_least
 from workers.affinity import allowed_cores
@@ -21,6 +21,7 @@ from workers.spec import (
     LimitsSpec,
     LoadSpec,
     PhasesSpec,
+    ProfilesSpec,
     ServiceSpec,
     TrialSpec,
 )
@@ -217,6 +218,7 @@ def trial_spec(
         phases=_phases(workload),
         sampling_interval_ns=round(1e9 / matrix.document.sampling.rate),
         gc_trace=matrix.document.gc_trace,
+        profiles=_profiles(matrix.document.profiles),
     )
 
 
@@ -241,9 +243,25 @@ def _service(matrix: Matrix, planned: PlannedTrial, binary: BinarySpec, run_id: 
 def _metrics(metrics: Metrics | None) -> EndpointSpec | None:
     if metrics is None:
         return None
-    if metrics.prometheus:
-        return EndpointSpec(kind="prometheus", path=metrics.prometheus, interval_ns=metrics.every)
-    return EndpointSpec(kind="expvar", path=metrics.expvar or "", interval_ns=metrics.every)
+    return EndpointSpec(
+        kind="prometheus" if metrics.prometheus else "expvar",
+        path=metrics.prometheus or metrics.expvar or "",
+        interval_ns=metrics.every,
+        port=metrics.port,
+    )
+
+
+def _profiles(profiles: Profiles | None) -> ProfilesSpec | None:
+    if profiles is None:
+        return None
+    return ProfilesSpec(
+        at=profiles.at,
+        memory_over_bytes=profiles.memory_over,
+        kinds=tuple(dict.fromkeys(profiles.kinds)),
+        trace_ns=profiles.trace,
+        path=profiles.path.rstrip("/"),
+        port=profiles.port,
+    )
 
 
 def _limits(matrix: Matrix, planned: PlannedTrial) -> LimitsSpec:

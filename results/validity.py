@@ -7,7 +7,7 @@ told. The codes are a closed vocabulary: `CODES` says what each one means.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from results.record import ExitRecord, Finding, LoadRecord, PhasePeak, TrialRecord
@@ -33,6 +33,8 @@ CODES: Final = {
     "peak_from_samples": "the kernel's mark did not rise in measure: the greatest sample is shown",
     "gc_trace_missing": "the Go runtime did not report its collections",
     "gc_trace_torn": "some of the Go runtime's reports can't be read",
+    "profiles_in_measure": "profiles were taken while the service was measured",
+    "profiles_missing": "profiles that were asked for were not taken",
     "no_load": "the load generator gave no account of itself",
     "generator_saturated": "the load generator could not keep its schedule",
     "generator_late": "the load generator sent later than the schedule said, by its own fault",
@@ -159,6 +161,24 @@ def gc_trace_torn(lines: int) -> Finding:
         "error: these collections count as the average of the others"
     )
     return Finding("gc_trace_torn", "warning", text, "let the service log to standard output")
+
+
+def profiles(taken: Mapping[str, str], failed: Mapping[str, str]) -> Iterator[Finding]:
+    """What to know of profiles: the phase of each kind that was taken, why others were not."""
+    disturbing = [kind for kind, phase in taken.items() if phase == "measure"]
+    if disturbing:
+        text = (
+            f"{', '.join(disturbing)} taken in measure: memory, CPU and latencies are those of a "
+            "service that was disturbed"
+        )
+        remedy = "leave `profiles` out, or take them `at: end` without a trace, to compare figures"
+        yield Finding("profiles_in_measure", "warning", text, remedy)
+    if failed:
+        reasons = "; ".join(
+            f"{', '.join(kind for kind in failed if failed[kind] == why)}: {why}"
+            for why in dict.fromkeys(failed.values())
+        )
+        yield Finding("profiles_missing", "note", f"not taken: {reasons}")
 
 
 def scenario_failed(text: str) -> Finding:

@@ -34,11 +34,32 @@ class BinarySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSpec:
-    """A metrics endpoint of the service: its form, its path and how often it is read."""
+    """A metrics endpoint of the service: its form, its path and how often it is read.
+
+    `port` None means the service's own.
+    """
 
     kind: Literal["prometheus", "expvar"]
     path: str
     interval_ns: int
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfilesSpec:
+    """Profiles that are taken of the service: when, which, and where it gives them.
+
+    `at` "end" is after measure (but for a trace, which ends with it), "peak" as soon as memory is
+    sampled above `memory_over_bytes` in measure. `trace_ns` is an execution trace's length, None
+    for none. `port` None means the service's own.
+    """
+
+    at: Literal["end", "peak"]
+    memory_over_bytes: int | None
+    kinds: tuple[str, ...]
+    trace_ns: int | None
+    path: str
+    port: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +201,7 @@ class TrialSpec:
     phases: PhasesSpec
     sampling_interval_ns: int
     gc_trace: bool
+    profiles: ProfilesSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

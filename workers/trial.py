@@ -26,7 +26,7 @@ from results.record import (
     PhaseSpan,
     TrialRecord,
 )
-from results.schema import EVENTS, GC, MEMORY, RUNTIME, SCHEMA_VERSION
+from results.schema import EVENTS, GC, MEMORY, PROFILE_FILES, RUNTIME, SCHEMA_VERSION
 from workers.affinity import CoreSplit
 from workers.clockwatch import ClockWatch
 from workers.facts import versions
@@ -39,6 +39,7 @@ from workers.sampling.cores import CoreUsage
 from workers.sampling.endpoint import EndpointReader, verify_applied
 from workers.sampling.gctrace import StderrReader
 from workers.sampling.loop import SampleLoop
+from workers.sampling.profiles import ProfileTaker
 from workers.service import HOST as LOOPBACK
 from workers.service import Deployment, Service, ServiceFailed, deploy
 from workers.spec import TrialSpec, to_plain
@@ -114,6 +115,7 @@ class Trial:
         self._stderr: StderrReader | None = None
         self._sampler: SampleLoop | None = None
         self._endpoint: EndpointReader | None = None
+        self._profiles: ProfileTaker | None = None
         self._generator: GeneratorGroup | RemoteLoad | None = None
 
     def run(self) -> TrialRecord:
@@ -210,9 +212,10 @@ class Trial:
         if metrics is None:
             return
         assert self._deployment
-        self._applied = verify_applied(self._deployment.base_url, metrics)
+        url = self._deployment.url_at(metrics.port)
+        self._applied = verify_applied(url, metrics)
         self._endpoint = EndpointReader(
-            self._deployment.base_url,
+            url,
             metrics,
             sink=self._spool.stream(RUNTIME).append,
             phase=self._current_phase,
@@ -232,11 +235,38 @@ class Trial:
         self._phase_ends_ns = self._clock.utc_ns(start_ns + phases.warmup_ns)
         self._watch_until(start_ns + phases.warmup_ns)
         self._begin("measure", phases.measure_ns)
+        self._start_profiles(start_ns + phases.warmup_ns + phases.measure_ns)
         before = CoreUsage.read(self.node.cores.service)
         self._watch_until(start_ns + phases.warmup_ns + phases.measure_ns)
         self._noise = CoreUsage.read(self.node.cores.service).since(before), phases.measure_ns
         self._begin("cooldown", phases.cooldown_ns)
         self._finish_load()
+
+    def _start_profiles(self, ends_ns: int) -> None:
+        """Have profiles taken, where they are asked for, in a measure that ends at an instant."""
+        if self.spec.profiles is None:
+            return
+        assert self._deployment
+        stream = self._spool.stream(PROFILE_FILES)
+
+        def keep(columns: dict[str, list[Any]]) -> None:
+            stream.append(columns)
+            stream.flush()  # a message has room for one of them
+
+        self._profiles = ProfileTaker(
+            self._deployment.url_at(self.spec.profiles.port),
+            self.spec.profiles,
+            sink=keep,
+            phase=self._current_phase,
+            clock=self._clock,
+            resident_bytes=self._resident_bytes,
+        )
+        self._profiles.start(ends_ns)
+
+    def _end_profiles(self) -> None:
+        assert self._profiles
+        self._profiles.finish(now=self._should_end())
+        self._findings += validity.profiles(self._profiles.taken, self._profiles.failed)
 
     def _finish_load(self) -> None:
         """Let answers that are still on their way come in; then take the generator's account."""
@@ -300,6 +330,8 @@ class Trial:
         self._generator.close()
 
     def _stop_service(self) -> ExitRecord | None:
+        if self._profiles:
+            self._attempt(self._end_profiles)
         if self._endpoint:
             self._attempt(self._endpoint.stop)
         if self._service:
@@ -374,6 +406,10 @@ class Trial:
         self._note("service_failed", "error", str(error))
         self._failure = error
 
+    def _resident_bytes(self) -> int | None:
+        latest = self._sampler.latest if self._sampler else None
+        return latest.resident_bytes if latest else None
+
     def _note(self, kind: str, level: str, message: str, value: float | None = None) -> None:
         self._events.append(
             {
@@ -403,14 +439,13 @@ class Trial:
 
     def snapshot(self) -> dict[str, Any]:
         """What is going on now: plain numbers for the progress display."""
-        latest = self._sampler.latest if self._sampler else None
         live = self._generator.live() if self._generator else None
         now_ns = self._clock.now_ns()
         return {
             "trial_id": self.spec.trial_id,
             "phase": self._phase,
             "phase_left_ns": max(0, self._phase_ends_ns - now_ns) if self._phase_ends_ns else None,
-            "rss_bytes": latest.resident_bytes if latest else None,
+            "rss_bytes": self._resident_bytes(),
             "rate_rps": live.rate_rps if live else None,
             "sent": live.sent if live else 0,
             "failed": live.failed if live else 0,

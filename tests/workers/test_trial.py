@@ -6,12 +6,15 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from orchestrator.builds import BuildFlags, build_go, build_launcher
 from orchestrator.toolchains import Toolchain
+from results.pprof import costs
 from results.record import TrialRecord
 from workers.affinity import split_cores
 from workers.facts import node_class, node_facts, node_id
@@ -22,6 +25,7 @@ from workers.spec import (
     LimitsSpec,
     LoadSpec,
     PhasesSpec,
+    ProfilesSpec,
     ServiceSpec,
     TrialSpec,
 )
@@ -69,6 +73,7 @@ def run_trial(toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path) -> It
         measure_ns: int = 1000 * MS,
         ready_timeout_ns: int = 2000 * MS,
         binary: BinarySpec = misbehave,
+        profiles: ProfilesSpec | None = None,
     ) -> TrialRecord:
         spec = TrialSpec(
             run_id=f"test-{tmp_path.name}",
@@ -103,6 +108,7 @@ def run_trial(toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path) -> It
             ),
             sampling_interval_ns=50 * MS,
             gc_trace=True,
+            profiles=profiles,
         )
         return Trial(spec, node, stop or threading.Event()).run()
 
@@ -204,3 +210,81 @@ def test_a_binary_that_is_not_the_planned_one_is_not_run(
     assert not record.valid
     assert record.exit is None
     assert any("changed after it was planned" in f.text for f in record.findings)
+
+
+def test_profiles_are_taken_when_measure_is_over(run_trial: RunTrial, tmp_path: Path) -> None:
+    record = run_trial("-eat-per-second", "64MiB", profiles=asked())
+    taken = profile_files(tmp_path)
+    assert record.valid, record.findings
+    assert not {"profiles_in_measure", "profiles_missing"} & {f.code for f in record.findings}
+    assert [(f["kind"], f["phase"], f["reason"]) for f in taken] == [
+        ("heap", "cooldown", "end"),
+        ("goroutine", "cooldown", "end"),
+    ]
+    # What holds the memory is on top: the heap profile is as of the last collection.
+    heap = [cost for cost in costs(taken[0]["content"]) if cost.quantity == "inuse_space"]
+    assert max(heap, key=lambda cost: cost.flat).function == "main.touch"
+    assert forced_collections(tmp_path) == 0
+
+
+def test_profiles_at_the_peak_disturb_and_the_trial_says_so(
+    run_trial: RunTrial, tmp_path: Path
+) -> None:
+    spec = asked(at="peak", memory_over_bytes=30 * 2**20, kinds=("heap",), trace_ns=100 * MS)
+    record = run_trial("-eat", "64MiB", profiles=spec)
+    assert record.valid, record.findings
+    (finding,) = [f for f in record.findings if f.code == "profiles_in_measure"]
+    assert finding.level == "warning" and "heap, trace" in finding.text
+    heap, trace = profile_files(tmp_path)
+    assert (heap["phase"], heap["reason"]) == ("measure", "memory_over")
+    assert heap["resident_bytes"] > 30 * 2**20
+    assert trace["content"].startswith(b"go 1.")
+    assert forced_collections(tmp_path) == 0
+
+
+def test_a_peak_that_is_never_reached_is_told(run_trial: RunTrial, tmp_path: Path) -> None:
+    record = run_trial(profiles=asked(at="peak", memory_over_bytes=2**40))
+    assert record.valid and profile_files(tmp_path) == []
+    (finding,) = [f for f in record.findings if f.code == "profiles_missing"]
+    assert "never seen above" in finding.text
+
+
+def test_a_service_that_gives_no_profile_is_measured_all_the_same(
+    run_trial: RunTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.sampling.profiles.PATIENCE_S", 0.5)
+    record = run_trial(profiles=asked(path="/hang"))
+    assert record.valid, record.findings
+    assert record.load and record.load.planned == record.load.sent == 55
+    (finding,) = [f for f in record.findings if f.code == "profiles_missing"]
+    assert finding.level == "note" and "no whole answer within 0.5 s" in finding.text
+    assert profile_files(tmp_path) == []
+
+
+def asked(**changed: Any) -> ProfilesSpec:
+    plain = ProfilesSpec(
+        at="end",
+        memory_over_bytes=None,
+        kinds=("heap", "goroutine"),
+        trace_ns=None,
+        path="/debug/pprof",
+        port=None,
+    )
+    return dataclasses.replace(plain, **changed)
+
+
+def spooled(tmp_path: Path, stream: str) -> list[dict[str, Any]]:
+    """The rows of a stream of the trial, as the agent would find them."""
+    paths = sorted(tmp_path.glob(f"spool/*/{stream}/*.arrow"))
+    tables = [pa.ipc.open_stream(path.read_bytes()).read_all() for path in paths]
+    return [row for table in tables for row in table.to_pylist()]
+
+
+def profile_files(tmp_path: Path) -> list[dict[str, Any]]:
+    return spooled(tmp_path, "profile_files")
+
+
+def forced_collections(tmp_path: Path) -> int:
+    cycles = [row for row in spooled(tmp_path, "gc") if row["kind"] == "cycle"]
+    assert cycles
+    return sum(row["forced"] for row in cycles)

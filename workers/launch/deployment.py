@@ -32,7 +32,11 @@ class Deployment:
     @property
     def base_url(self) -> str:
         """The service's address for the load generator."""
-        return f"http://{self.host}:{self.port}"
+        return self.url_at(None)
+
+    def url_at(self, port: int | None) -> str:
+        """Where the service answers on another port of its own; None means the main one."""
+        return f"http://{self.host}:{port or self.port}"
 
 
 def arguments_of(spec: ServiceSpec, deployment: Deployment) -> list[str]:

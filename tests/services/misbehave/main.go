@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	_ "net/http/pprof"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -123,7 +124,18 @@ func serve() {
 		}
 		fmt.Fprintln(w, "hello")
 	})
+	http.HandleFunc("/hang/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	http.HandleFunc("/endless/", endless)
 	if err := http.ListenAndServe(*addr, nil); err != nil {
 		lastWords(1, err.Error())
+	}
+}
+
+// endless answers as long as anybody listens.
+func endless(w http.ResponseWriter, _ *http.Request) {
+	for {
+		if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+			return
+		}
 	}
 }
