@@ -71,6 +71,12 @@ Seed = Annotated[
 ]
 
 
+BelowNoise = Annotated[
+    bool,
+    typer.Option("--below-noise", help="Accept margins below this machine's noise floor."),
+]
+
+
 def _console(*, error: bool = False) -> Console:
     from orchestrator.output import OutputConsole
 
@@ -113,6 +119,7 @@ def run(
     trials: Trials = None,
     seed: Seed = None,
     yes: Yes = False,
+    below_noise: BelowNoise = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a matrix: plan, build, measure every trial, compare.
@@ -121,7 +128,7 @@ def run(
     """
     from orchestrator.run import RunOptions, start_run
 
-    options = RunOptions(_archive_path(archive), trials, seed, yes)
+    options = RunOptions(_archive_path(archive), trials, seed, yes, below_noise)
     _finish(start_run(matrix, options, _console(error=as_json)), as_json=as_json)
 
 
@@ -133,7 +140,7 @@ def demo(archive: ArchivePath = None, as_json: AsJson = False) -> None:
     """
     from workloads.shipped import matrix_path
 
-    run(matrix_path("demo"), archive, as_json=as_json)
+    run(matrix_path("demo"), archive, below_noise=True, as_json=as_json)
 
 
 @app.command()
@@ -141,6 +148,7 @@ def plan(
     matrix: MatrixPath,
     trials: Trials = None,
     seed: Seed = None,
+    below_noise: BelowNoise = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do, in which order and for how long, and do nothing.
@@ -151,7 +159,7 @@ def plan(
     from orchestrator.plananswers import print_plan
 
     planned = load_matrix(matrix).with_overrides(trials=trials, seed=seed)
-    print_plan(planned, _console(), as_json=as_json)
+    print_plan(planned, _console(), as_json=as_json, below_noise=below_noise)
 
 
 @app.command()
@@ -328,6 +336,26 @@ def doctor(as_json: AsJson = False) -> None:
     from orchestrator.answers import print_doctor
 
     print_doctor(_console(), as_json=as_json)
+
+
+@app.command()
+def calibrate(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A minute instead of three: fewer and shorter trials.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine itself: what its load generator can make, and how noisy it is.
+
+    Two equal configurations are compared: what differs is noise. Margins below it are refused.
+
+    Example: bench calibrate --quick
+    """
+    from orchestrator.calibrate import calibrate as measure
+    from orchestrator.calibrateanswers import print_calibration
+
+    made = measure(_console(error=as_json), quick=quick)
+    print_calibration(made, _console(), as_json=as_json)
 
 
 @app.command()

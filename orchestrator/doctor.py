@@ -48,12 +48,13 @@ def examine() -> list[Check]:
         _governor,
         _huge_pages,
         _quiet,
+        _calibration,
         _toolchains,
         _loopback,
         _free_space,
     )
     # A Windows machine is a node: its head builds, and Linux alone has such pages.
-    skipped = (_huge_pages, _toolchains) if sys.platform == "win32" else ()
+    skipped = (_huge_pages, _calibration, _toolchains) if sys.platform == "win32" else ()
     return [check() for check in checks if check not in skipped]
 
 
@@ -205,6 +206,24 @@ def _quiet() -> Check:
         "intervals get wider: more blocks are needed for a verdict",
         "end other work on this machine, or measure on one of its own",
     )
+
+
+def _calibration() -> Check:
+    """What `bench calibrate` found on such hardware, and whether it still holds."""
+    from orchestrator.calibration import standing_here
+
+    standing = standing_here()
+    found, remedy = standing.calibration, "bench calibrate"
+    if found is None:
+        others = f"; {standing.others} of other hardware" if standing.others else ""
+        text = "neither the load generator's limits nor the noise floor are known"
+        return Check("calibration", "limited", f"none of this hardware{others}", text, remedy)
+    fastest = f", up to {found.open_rps:,.0f}/s in an open loop" if found.open_rps else ""
+    told = f"of {found.made}{' (quick)' if found.quick else ''}{fastest}"
+    if standing.age:
+        text = f"it is old: made {standing.age}"
+        return Check("calibration", "limited", told, text, remedy)
+    return Check("calibration", "ok", told)
 
 
 def _toolchains() -> Check:

@@ -49,25 +49,30 @@ class Stop(threading.Event):
 
 
 @contextlib.contextmanager
-def stop_on_interrupt(stop: Stop, abandon: Callable[[], None]) -> Iterator[None]:
-    """Ask to stop on the first SIGINT, SIGTERM or SIGHUP; on the second, `abandon` and exit."""
+def stop_on_interrupt(
+    stop: Stop, abandon: Callable[[], None], kept: str = "what was measured is kept"
+) -> Iterator[None]:
+    """Ask to stop on the first SIGINT, SIGTERM or SIGHUP; on the second, `abandon` and exit.
+
+    `kept` tells the user what becomes of it.
+    """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             _say("\nstopping at once")
             abandon()
             os._exit(INTERRUPTED)
-        _say("\nstopping: what was measured is kept; press Ctrl-C again to stop at once")
+        _say(f"\nstopping: {kept}; press Ctrl-C again to stop at once")
         stop.ask()
 
-    kept = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number in _SIGNALS:
-        if number != signal.SIGHUP or kept[number] != signal.SIG_IGN:  # nohup stays nohup
+        if number != signal.SIGHUP or before[number] != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in kept.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 

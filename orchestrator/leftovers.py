@@ -47,7 +47,8 @@ class SweptRun:
     @property
     def line(self) -> str:
         """All of it in one line for the user."""
-        if self.run_dir is None and not self.node_id:
+        resumable = self.run_dir is not None
+        if self.problem and not resumable and not self.node_id:
             return f"{self.run_id}: {self.problem}"
         done = [_counted(self.processes, "process", "processes")] if self.processes else []
         done += [_counted(len(self.groups), "control group", "control groups")] * bool(self.groups)
@@ -57,11 +58,12 @@ class SweptRun:
             if self.node_id
             else "whose driver was killed"
         )
-        text = f"cleaned up after run {self.run_id}, {who}: "
+        what = "run" if resumable or self.node_id else "calibration"
+        text = f"cleaned up after {what} {self.run_id}, {who}: "
         text += ", ".join(done) or "nothing was left"
         if self.problem:
             text += f"; but {self.problem}"
-        return text if self.node_id else f"{text}; go on with: bench resume {self.run_id}"
+        return f"{text}; go on with: bench resume {self.run_id}" if resumable else text
 
 
 def announce_sweep() -> None:

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from orchestrator import plan
 from orchestrator.answers import plain_table
+from orchestrator.margins import check_margins
 from orchestrator.matrix import Matrix
 from orchestrator.progress import format_seconds
 from orchestrator.shapes import outline
@@ -20,11 +21,15 @@ from orchestrator.shapes import outline
 ROWS_MAX = 24
 
 
-def print_plan(matrix: Matrix, console: Console, *, as_json: bool) -> None:
-    """The trials in their order, and how long they will take; never all of them in memory."""
+def print_plan(matrix: Matrix, console: Console, *, as_json: bool, below_noise: bool) -> None:
+    """The trials in their order, and how long they will take; never all of them in memory.
+
+    Raises MatrixError for margins below this machine's noise, unless that is wanted.
+    """
     trials = plan.planned_trials(matrix)
+    warnings = [*plan.plan_warnings(matrix), *check_margins(matrix, below_noise=below_noise)]
     if as_json:
-        _print_json(matrix, trials)
+        _print_json(matrix, trials, warnings)
         return
     console.print(
         f"[bold]{escape(matrix.service.name)}[/]: {plan.plan_summary(matrix)}, about "
@@ -42,7 +47,7 @@ def print_plan(matrix: Matrix, console: Console, *, as_json: bool) -> None:
     left = plan.count_trials(matrix) - ROWS_MAX
     if left > 0:
         console.print(f"… and {left:,} more; --json lists them all")
-    for warning in plan.plan_warnings(matrix)[:ROWS_MAX]:
+    for warning in warnings[:ROWS_MAX]:
         console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
     _print_nodes(matrix, console)
 
@@ -88,14 +93,14 @@ def _print_nodes(matrix: Matrix, console: Console) -> None:
         console.print(escape(f"{team.group} on {node}{load}"), highlight=False)
 
 
-def _print_json(matrix: Matrix, trials: Iterable[plan.PlannedTrial]) -> None:
+def _print_json(matrix: Matrix, trials: Iterable[plan.PlannedTrial], warnings: list[str]) -> None:
     """One document, its trials one a line."""
     document = {
         "service": matrix.service.name,
         "seed": matrix.seed,
         "blocks": matrix.trials,
         "estimate_ns": plan.estimate_ns(matrix),
-        "warnings": plan.plan_warnings(matrix),
+        "warnings": warnings,
         "arrivals": _shapes(matrix),
     }
     sys.stdout.write(json.dumps(document, indent=1).removesuffix("\n}") + ',\n "trials": [')

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from orchestrator.bundles import pack_scenarios
 from orchestrator.fleet import Fleet, gather_fleet, teams_for
 from orchestrator.interrupt import stop_on_interrupt
 from orchestrator.leftovers import abandon_run
+from orchestrator.margins import check_margins
 from orchestrator.matrix import Matrix, load_matrix
 from orchestrator.measure import measure_all
 from orchestrator.ongoing import Run
@@ -59,6 +60,7 @@ class RunOptions:
     trials: int | None = None
     seed: int | None = None
     yes: bool = False
+    below_noise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,12 @@ def start_run(matrix_path: Path, options: RunOptions, console: Console) -> RunRe
     """Run a matrix from the beginning. Raises UserError for what is wrong before it starts."""
     require_linux("a run")
     matrix = load_for_run(matrix_path, trials=options.trials, seed=options.seed, yes=options.yes)
+    warnings = check_margins(matrix, below_noise=options.below_noise)
     plan = make_plan(matrix)
+    plan = replace(plan, warnings=[*plan.warnings, *warnings])
     archive = Archive.create(options.archive)
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    document = _document(run_id, matrix_path, matrix, plan)
+    run_id = new_run_id()
+    document = run_document(run_id, matrix_path, matrix, plan)
     folder = archive.create_run(run_id, document, matrix_path)
     try:
         result = _execute(Run(run_id, matrix, plan, archive, folder, document), console)
@@ -105,6 +109,11 @@ def start_run(matrix_path: Path, options: RunOptions, console: Console) -> RunRe
         shutil.rmtree(folder)  # what is `latest` stays so
         raise
     return result
+
+
+def new_run_id() -> str:
+    """An id by the time of day that no other run has."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def _began(folder: Path) -> bool:
@@ -127,7 +136,8 @@ def resume_run(archive_path: Path, name: str, console: Console) -> RunResult:
     return _execute(run, console)
 
 
-def _document(run_id: str, matrix_path: Path, matrix: Matrix, plan: Plan) -> dict[str, Any]:
+def run_document(run_id: str, matrix_path: Path, matrix: Matrix, plan: Plan) -> dict[str, Any]:
+    """`run.json` of a run that begins."""
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,

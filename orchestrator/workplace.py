@@ -18,8 +18,11 @@ TEMP_ROOT_CHARACTERS_MAX = 16
 
 
 @contextmanager
-def workplace(run_id: str, run_folder: Path) -> Iterator[Path]:
-    """The run's temporary folder and its lease; both are gone afterwards."""
+def workplace(run_id: str, run_folder: Path | None) -> Iterator[Path]:
+    """The run's temporary folder and its lease; both are gone afterwards.
+
+    `run_folder` is where it is archived; None: nothing of it is kept.
+    """
     if sys.platform == "win32":
         raise EnvironmentLacks(
             "a run is driven from Linux; here, join this machine to a Linux head: bench node join"

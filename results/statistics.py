@@ -12,7 +12,9 @@ two one-sided tests procedure, J. Pharmacokinetics and Biopharmaceutics 15, 1987
 
 from __future__ import annotations
 
+import functools
 import math
+import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import Final
 
 PAIRS_MAX: Final = 200
 EXACT_PAIRS_MAX: Final = 50
+WIDTH_DRAWS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,26 @@ def equivalent(differences: Sequence[float], low: float, high: float, confidence
     """Two one-sided tests: the interval at level 1 − 2α lies within the margin."""
     inner = paired_shift(differences, 1 - 2 * (1 - confidence)).shift
     return low < inner.low and inner.high < high
+
+
+@functools.cache
+def expected_half_width(pairs: int, confidence: float) -> float:
+    """Half the width of the interval of `paired_shift`, on average, over normal differences of
+    spread 1. Infinite when the pairs are too few.
+
+    By simulation up to EXACT_PAIRS_MAX pairs, to about 3 %; beyond by the signed-rank test's
+    efficiency of 3/π against the t test (Hollander and Wolfe 3.1).
+    """
+    rank = _bound_rank(pairs, confidence)
+    if rank < 1:
+        return math.inf
+    if pairs > EXACT_PAIRS_MAX:
+        return _normal_quantile((1 + confidence) / 2) * math.sqrt(math.pi / 3 / pairs)
+    source, total = random.Random(pairs), 0.0
+    for _ in range(WIDTH_DRAWS):
+        walsh = walsh_averages([source.gauss(0, 1) for _ in range(pairs)])
+        total += (walsh[-rank] - walsh[rank - 1]) / 2
+    return total / WIDTH_DRAWS
 
 
 def median_interval(values: Sequence[float], confidence: float) -> Interval:
