@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +27,7 @@ import pyarrow as pa
 from results.archive import Archive
 from results.errors import HeapgateError, UserError
 from results.fragments import Trials, read_trials
-from results.record import group_of
+from results.record import TrialRecord, group_of
 
 if TYPE_CHECKING:
     from results.compare import Comparison, Measurement
@@ -41,6 +42,8 @@ VIEWS: Final = (
     "builds",
     "findings",
     "limits",
+    "trends",
+    "leaks",
     "gc_overhead",
     "scavenges",
     "requests_during_gc",
@@ -56,6 +59,9 @@ COMPARED: Final = ("comparison", "ratios")
 
 PROFILED: Final = ("profiles", "profile_diff")
 """The views that need the profiles unpacked."""
+
+TESTED: Final = ("trends", "leaks")
+"""The views of what was tested when a trial was sealed; older trials are tested when asked."""
 
 QUERY_TIMEOUT_S: Final = 300.0
 BATCH_ROWS: Final = 100_000
@@ -74,6 +80,7 @@ class Database:
         self.records = trials.records
         self._compared = False
         self._profiled = False
+        self._tested = False
         self._spill = tempfile.TemporaryDirectory(prefix="heapgate-sql-")
         self._connection = _connect(Path(self._spill.name))
         for name, table in trials.tables.items():
@@ -110,6 +117,7 @@ class Database:
         self._check(sql)
         self._compare_if_asked(sql)
         self._profile_if_asked(sql)
+        self._test_if_asked(sql)
         with _time_limit(self._connection, timeout_s), _clean_errors():
             relation = self._connection.sql(sql)
             assert relation is not None, "a statement that reads has an answer"
@@ -191,6 +199,29 @@ class Database:
         self._connection.register("raw_profiles", self.unpacked_profiles())
         for name in PROFILED:
             self._connection.execute(view_text(name))
+
+    def _test_if_asked(self, sql: str) -> None:
+        """Trials that were sealed untested are tested when a query names a view of `TESTED`."""
+        if self._tested or not _names_one(sql, TESTED):
+            return
+        self._tested = True
+        from results.trendrows import trend_tables
+
+        records = [self._tested_one(record) for record in self.records]
+        for name, table in trend_tables(records).items():
+            self._connection.register(name, table)
+
+    def _tested_one(self, record: TrialRecord) -> TrialRecord:
+        """A trial with what its series did; `records` stay as they were read."""
+        from results.steady import examined
+
+        if not record.valid or record.steady is not None:
+            return record
+        folder = next(run.path for run in self.runs if run.run_id == record.run_id) / "trials"
+        try:
+            return replace(record, steady=examined(record, folder / record.trial_id))
+        except (OSError, pa.ArrowException):
+            return record
 
     def unpacked_profiles(self) -> pa.Table:
         """What each function of each profile costs; profiles that can't be read are noted."""

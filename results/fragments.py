@@ -20,6 +20,7 @@ from results.counted import counted_trials
 from results.record import PhasePeak, PhaseSpan, TrialRecord, planned_id
 from results.schema import SCHEMA_VERSION, TABLES, TableSchema
 from results.streams import Stream, stream_of, table_of
+from results.trendrows import trend_tables
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
 _TEXT: Final = pa.string()
@@ -186,6 +187,7 @@ def read_trials(archive: Archive, runs: Sequence[RunEntry]) -> Trials:
         "raw_phases": _table(_PHASES, (row for r in records for row in _phase_rows(r))),
         "raw_findings": _table(_FINDINGS, (row for r in records for row in _finding_rows(r))),
         "raw_limits": _table(_LIMITS, (row for r in records for row in _limit_rows(r))),
+        **trend_tables(records),
     }
     for table in TABLES.values():
         for name, version, of_form in _forms(table, records):

@@ -136,7 +136,7 @@ def _distances(rows: Values) -> Values:
     n = rows.shape[1]
     before = np.arange(1, n)
     sums = np.cumsum(rows - rows.mean(axis=1, keepdims=True), axis=1)[:, :-1]
-    distances = np.abs(sums) / np.sqrt(before * (n - before) / n)
+    distances: Values = np.abs(sums) / np.sqrt(before * (n - before) / n)
     edge = max(2, round(n * EDGE))
     distances[:, : edge - 1] = 0.0
     distances[:, n - edge :] = 0.0

@@ -1,0 +1,21 @@
+-- grain: one configuration under one workload on one node class, in a run: does it leak?
+-- run_id | | run
+-- node_class | | machines that may be compared with each other
+-- os | | their system: linux or windows
+-- workload | | workload
+-- configuration | | configuration
+-- baseline | | whether that is the one which the others are compared with
+-- verdict | | leak, `leak, the baseline too`, no leak shown, or can't tell: too short
+-- series | | what was asked: heap_live, or commit or rss where the runtime's collections are not known
+-- trials | | counted trials that were asked
+-- measure_s | s | length of measure, median over trials; below 300 nothing is said
+-- level | bytes | median of the series
+-- growth_per_hour | bytes per hour | slope, mean over trials
+-- growth_low | bytes per hour | lower bound, 99.5 %
+-- growth_high | bytes per hour | upper bound
+-- more_than_baseline_per_hour | bytes per hour | how much more it grows than the baseline, within blocks
+-- more_than_baseline_low | bytes per hour | lower bound, 99.5 %
+-- more_than_baseline_high | bytes per hour | upper bound
+-- needed_s | s | about how long a measure would tell, where this one could not
+create view leaks as
+select * from raw_leaks order by run_id, node_class, workload, baseline desc, configuration;

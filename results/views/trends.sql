@@ -1,0 +1,22 @@
+-- grain: one series of one trial over phase measure
+-- run_id | | run of the trial
+-- trial_id | | trial
+-- configuration | | configuration of the trial
+-- workload | | workload of the trial
+-- block | | block of the trial
+-- series | | rss; Windows: working_set and commit; heap_goal, heap_live (after each collection) or latency_p99 (of each second, or of a few)
+-- unit | | unit of the series: bytes or ns
+-- verdict | | steady (no change shown that matters), drifts, steps, can't tell: too short, or the load changes (by plan)
+-- measure_s | s | length of measure
+-- points | | values of the series: medians of slices of measure, at most 60
+-- independent | | about how many independent values would tell as much; of fewer than 10 nothing is said
+-- level | the series' own | median of the values
+-- slope_per_minute | the series' own per minute | slope (Theil–Sen)
+-- slope_low | the series' own per minute | lower bound of the slope, 99.5 % (block bootstrap)
+-- slope_high | the series' own per minute | upper bound
+-- late_slope_per_minute | the series' own per minute | slope of the second half of measure
+-- step | the series' own | most likely change of level
+-- step_at_s | s | when it happened, from the beginning of measure
+-- step_p | | its p-value
+create view trends as
+select * from raw_trends order by run_id, trial_id, series;
