@@ -1,8 +1,9 @@
 """The collector: a gRPC server that writes what agents send into the archive of one run.
 
-Batches are acknowledged after `fdatasync`. What arrives together is synced together, so the cost of
-a sync is shared. With a folder of certificates it serves other machines, by mutual TLS; without,
-this one alone. Run as a process of its own: python -m results.collector --help.
+Batches are acknowledged after `fdatasync`. What has arrived by then is synced together, so the cost
+of a sync is shared, and the next batches are checked meanwhile. With a folder of certificates it
+serves other machines, by mutual TLS; without, this one alone. Run as a process of its own:
+python -m results.collector --help.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import json
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 
@@ -37,7 +39,9 @@ from results.wire import cluster_pb2_grpc, telemetry_pb2_grpc
 from results.wire import telemetry_pb2 as wire
 
 MESSAGE_BYTES_MAX = 64 * 2**20
-SYNC_TOGETHER_MAX = 64
+UNANSWERED_MAX = 64
+"""Steps that may wait for the disk: gRPC holds back what comes after them."""
+
 STREAMS_MAX = 256
 LOOPBACK = "127.0.0.1"
 _OPTIONS = (
@@ -56,7 +60,6 @@ class Collector(telemetry_pb2_grpc.TelemetryServicer):
 
     def __init__(self, archive: Path, run_id: str, token: str) -> None:
         self._token = token
-        self._lock = threading.Lock()
         self._trials = OpenTrials(archive / run_id / "trials", run_id)
         self._rare = RareLog()
 
@@ -65,23 +68,20 @@ class Collector(telemetry_pb2_grpc.TelemetryServicer):
     ) -> Iterator[wire.FromCollector]:
         self._authenticate(context, "head", "node")
         talk = Conversation(self._trials, peer_host(context.peer()), self._rare)
-        incoming: queue.Queue[wire.FromAgent | None] = queue.Queue(SYNC_TOGETHER_MAX)
-        threading.Thread(target=_pump, args=(request_iterator, incoming), daemon=True).start()
-        while True:
-            messages = _together(incoming)
-            with self._lock:
-                answers = list(talk.handle([m for m in messages if m is not None]))
-            yield from answers
-            if messages[-1] is None:
-                return
+        done = Done()
+        threading.Thread(target=_take_all, args=(request_iterator, talk, done), daemon=True).start()
+        try:
+            while steps := done.together():
+                yield from talk.answers(steps)
+        finally:
+            done.nobody_listens()
 
     def Abandon(  # noqa: D102
         self, request: wire.AbandonTrial, context: grpc.ServicerContext
     ) -> wire.Abandoned:
         self._authenticate(context, "head")
         try:
-            with self._lock:
-                return self._trials.give_up(request)
+            return self._trials.give_up(request)
         except Refusal as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except OSError as error:
@@ -101,6 +101,59 @@ class Collector(telemetry_pb2_grpc.TelemetryServicer):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
 
 
+class Written(NamedTuple):
+    """A batch that is written and not yet surely on disk."""
+
+    trial_id: str
+    stream: str
+    sequence: int
+
+
+Step = Written | wire.FromCollector
+
+
+class Done:
+    """What was done for an agent and is not yet answered, in order.
+
+    One thread takes messages and writes them, another makes sure of the disk and answers: so the
+    disk works while the next batches are checked, and what comes meanwhile shares the next sync.
+    """
+
+    def __init__(self) -> None:
+        self._steps: queue.Queue[Step | None] = queue.Queue(UNANSWERED_MAX)
+        self._listens = threading.Event()
+        self._listens.set()
+
+    def add(self, step: Step | None) -> bool:
+        """Add a step, None for the end; waits while too many are not answered.
+
+        False when nobody will answer any more.
+        """
+        while self._listens.is_set():
+            try:
+                self._steps.put(step, timeout=0.5)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def together(self) -> list[Step]:
+        """At least one step, and what else is done by now; nothing is the end."""
+        steps = [self._steps.get()]
+        while steps[-1] is not None:
+            try:
+                steps.append(self._steps.get_nowait())
+            except queue.Empty:
+                break
+        if steps[-1] is None and len(steps) > 1:
+            self._steps.put(None)
+        return [step for step in steps if step is not None]
+
+    def nobody_listens(self) -> None:
+        """The connection is gone."""
+        self._listens.clear()
+
+
 class Conversation:
     """What one agent says, and the answers."""
 
@@ -110,64 +163,71 @@ class Conversation:
         self._rare = rare
         self._parts: dict[str, int] = {}
         self._seen: dict[tuple[str, str], int] = {}
+        self._put_off: set[str] = set()
 
-    def handle(self, messages: list[wire.FromAgent]) -> Iterator[wire.FromCollector]:
-        """Write what came together, sync once, then acknowledge."""
-        written: dict[str, dict[str, int]] = {}
-        for message in messages:
-            kind = message.WhichOneof("kind")
-            trial_id = getattr(message, kind).trial_id if kind else ""
-            try:
-                if kind == "batch":
-                    self._add(message.batch)
-                    written.setdefault(trial_id, {})[message.batch.stream] = message.batch.sequence
-                    continue
-                yield from self._acknowledge(written)
-                if kind == "open":
-                    yield self._opened(message.open)
-                elif kind == "finish":
-                    yield self._finished(message.finish)
-            except (Refusal, BadBatch, OSError) as error:
-                written.pop(trial_id, None)
-                yield self._refused(trial_id, str(error))
+    def take(self, message: wire.FromAgent) -> Step | None:
+        """Do what one message says; None when it says nothing."""
+        kind = message.WhichOneof("kind")
+        if kind is None:
+            return None
+        try:
+            if kind == "batch":
+                # What was on its way when the disk was full comes again after the next opening.
+                is_put_off = message.batch.trial_id in self._put_off
+                return None if is_put_off else self._add(message.batch)
+            if kind == "open":
+                return self._opened(message.open)
+            return self._finished(message.finish)
+        except (Refusal, BadBatch, OSError) as error:
+            return self._refused(getattr(message, kind).trial_id, error)
+
+    def answers(self, steps: Sequence[Step]) -> Iterator[wire.FromCollector]:
+        """The answers to what was done together: each stream is synced once."""
+        written: dict[tuple[str, str], int] = {}
+        for step in steps:
+            if isinstance(step, Written):
+                written[step.trial_id, step.stream] = step.sequence
+                continue
+            yield from self._acknowledge(written)
+            yield step
         yield from self._acknowledge(written)
 
-    def _add(self, batch: wire.Batch) -> None:
-        writer = self._trials.writer(batch.trial_id)
-        part = self._part(batch.trial_id)
-        key = batch.trial_id, batch.stream
-        if batch.sequence <= self._seen.get(key, 0):
+    def _add(self, batch: wire.Batch) -> Written:
+        trial_id, stream = batch.trial_id, batch.stream
+        writer = self._trials.writer(trial_id)
+        part = self._part(trial_id)
+        seen = self._seen.get((trial_id, stream), 0)
+        if batch.sequence <= seen:
             # It is dropped by its number below; an agent never sends one twice by itself.
-            self._rare.say(
-                self._host, "dropped a replayed batch", f"{batch.stream} of {batch.trial_id}"
-            )
-        writer.add(batch.stream, part, batch.sequence, batch.arrow_ipc)
-        self._seen[key] = max(batch.sequence, self._seen.get(key, 0))
+            self._rare.say(self._host, "dropped a replayed batch", f"{stream} of {trial_id}")
+        writer.add(stream, part, batch.sequence, batch.arrow_ipc)
+        self._seen[trial_id, stream] = max(batch.sequence, seen)
+        return Written(trial_id, stream, batch.sequence)
 
     def _part(self, trial_id: str) -> int:
         if trial_id not in self._parts:
             raise Refusal(f"trial {trial_id!r} was not opened")
         return self._parts[trial_id]
 
-    def _acknowledge(self, written: dict[str, dict[str, int]]) -> Iterator[wire.FromCollector]:
-        for trial_id, streams in written.items():
+    def _acknowledge(self, written: dict[tuple[str, str], int]) -> Iterator[wire.FromCollector]:
+        for (trial_id, stream), sequence in written.items():
             try:
-                self._trials.writer(trial_id).sync(set(streams))
-            except (OSError, Refusal) as error:
-                yield self._refused(trial_id, str(error))
+                is_safe = self._trials.sync(trial_id, stream)
+            except OSError as error:
+                yield self._refused(trial_id, error)
                 continue
-            for stream, sequence in streams.items():
-                yield wire.FromCollector(
-                    acknowledged=wire.Acknowledged(
-                        trial_id=trial_id, stream=stream, sequence=sequence
-                    )
+            if is_safe:
+                acknowledged = wire.Acknowledged(
+                    trial_id=trial_id, stream=stream, sequence=sequence
                 )
+                yield wire.FromCollector(acknowledged=acknowledged)
         written.clear()
 
     def _opened(self, message: wire.OpenTrial) -> wire.FromCollector:
         trial_id = message.trial_id
         last = self._trials.open(message)
         self._parts[trial_id] = message.part
+        self._put_off.discard(trial_id)
         self._seen |= {(trial_id, stream): sequence for stream, sequence in last.items()}
         return wire.FromCollector(opened=wire.Opened(trial_id=trial_id, last_sequence=last))
 
@@ -179,32 +239,32 @@ class Conversation:
         finished = wire.Finished(trial_id=trial_id, differences=found)
         return wire.FromCollector(finished=finished)
 
-    def _refused(self, trial_id: str, reason: str) -> wire.FromCollector:
-        self._rare.say(self._host, f"refused {trial_id!r}", reason)
+    def _refused(self, trial_id: str, error: Exception) -> wire.FromCollector:
+        """A disk that is full or fails may do better later: the agent has everything still."""
+        self._rare.say(self._host, f"refused {trial_id!r}", str(error))
         part = self._parts.pop(trial_id, None)
         if part is not None:
             self._trials.let_go(trial_id, part)
-        return wire.FromCollector(refused=wire.Refused(trial_id=trial_id, reason=reason))
+        may_pass = isinstance(error, OSError)
+        if may_pass:
+            self._put_off.add(trial_id)
+        refused = wire.Refused(trial_id=trial_id, reason=str(error), may_pass=may_pass)
+        return wire.FromCollector(refused=refused)
 
 
-def _pump(source: Iterator[wire.FromAgent], target: queue.Queue[wire.FromAgent | None]) -> None:
+def _take_all(source: Iterator[wire.FromAgent], talk: Conversation, done: Done) -> None:
+    try:
+        for message in _until_gone(source):
+            step = talk.take(message)
+            if step is not None and not done.add(step):
+                return
+    finally:
+        done.add(None)
+
+
+def _until_gone(source: Iterator[wire.FromAgent]) -> Iterator[wire.FromAgent]:
     with contextlib.suppress(Exception):  # gRPC raises plain ones when an agent goes away
-        for message in source:
-            target.put(message)
-    target.put(None)
-
-
-def _together(
-    incoming: queue.Queue[wire.FromAgent | None],
-) -> list[wire.FromAgent | None]:
-    """At least one message, and what else has arrived; None is the end."""
-    messages = [incoming.get()]
-    while messages[-1] is not None and len(messages) < SYNC_TOGETHER_MAX:
-        try:
-            messages.append(incoming.get_nowait())
-        except queue.Empty:
-            break
-    return messages
+        yield from source
 
 
 def serve(

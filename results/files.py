@@ -66,6 +66,23 @@ def read_sums(folder: Path) -> dict[str, str]:
     return found
 
 
+def sync_file(path: Path) -> None:
+    """Return when a file's bytes are on disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on disk; Windows does that by itself."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def put_in_place(temporary: Path, target: Path) -> None:
     """Rename a file, over an older one of that name if there is one. Raises OSError."""
 

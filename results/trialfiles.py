@@ -1,28 +1,38 @@
-"""One trial's Arrow files while they are written, and after a crash.
+"""One stream of a trial at the collector: its journal while it grows, its Arrow file in the end.
 
-The files are in the Arrow IPC *file* format, written batch by batch. Without its footer (a crash)
-everything after the first 8 bytes is still a valid IPC stream, so every complete batch can be read
-back. Each batch carries its sequence number and its SHA-256 as metadata, so the account of what is
-on disk survives with it. Format: https://arrow.apache.org/docs/format/Columnar.html
+A batch is checked when it comes and kept as it came. When the stream is complete, its batches are
+merged into large record batches whose words have one numbering, and compressed: a tenth of the
+rows' size in memory, and read as fast. Each record batch names the batches that it was made of by
+their numbers and digests, so the account that the collector gave can be checked again from the
+sealed file. Format: https://arrow.apache.org/docs/format/Columnar.html
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from results.journal import SUFFIX, Frame, Journal, frames
 from results.schema import TABLES, TableSchema
 from results.streams import table_of
 
-_FILE_HEAD_BYTES = 8
-"""`ARROW1` and padding; what follows is laid out as a stream."""
+SEALED_ROWS: Final = 131_072
+"""Rows of a sealed record batch: more is hardly smaller, and costs its readers memory."""
+
+BATCH_ROWS_MAX: Final = 1_048_576
+_COMPRESSION: Final = pa.Codec("zstd", 1)
+"""Higher levels take much longer and gain nothing: most of what is left is noise."""
+
+_READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
+"""Streams are handled side by side already; a batch is too small to be shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,168 +49,198 @@ class BadBatch(ValueError):
 
 
 class TableFile:
-    """One growing Arrow file. Dictionaries grow with it, so that all batches share one."""
+    """One stream's growing journal, and the sealed file made of it.
+
+    Batches are added by one thread at a time; `sync` may be called by another meanwhile.
+    """
 
     def __init__(self, path: Path, table: TableSchema) -> None:
+        """Open a stream, with what a crashed collector left of it; `path` is the sealed file's."""
         self._path = path
         self._schema = table.arrow
-        # One word from the start: Arrow takes growth from an empty dictionary for a replacement,
-        # which the file format does not have.
-        self._words: dict[str, dict[str | None, int]] = {
-            field.name: {"": 0} for field in self._schema if pa.types.is_dictionary(field.type)
-        }
-        self._file = path.open("wb")
-        options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
-        self._writer = pa.ipc.new_file(self._file, self._schema, options=options)
+        self._words = Words(self._schema)
         self._chain = hashlib.sha256()
+        self._lock = threading.Lock()
+        self._closed = False
         self.batches = 0
         self.rows = 0
+        self._journal = Journal(path.with_suffix(SUFFIX))
+        for frame in self._journal.recover():
+            self._words.learn(decoded(frame.data, self._schema))
+            self._count(frame)
 
     def add(self, sequence: int, data: bytes) -> bool:
         """Append one batch; False when it is there already. Raises BadBatch or OSError."""
-        if sequence <= self.batches:
-            return False
-        if sequence != self.batches + 1:
-            raise BadBatch(f"batch {sequence} came after batch {self.batches}")
-        batch = _decoded(data, self._schema)
-        try:
-            self._append(batch, hashlib.sha256(data).digest())
-        except pa.ArrowException as error:
-            raise BadBatch(f"the batch can't be written: {error}") from error
+        with self._lock:
+            if self._closed:
+                raise BadBatch("the stream was closed meanwhile")
+            if sequence <= self.batches:
+                return False
+            if sequence != self.batches + 1:
+                raise BadBatch(f"batch {sequence} came after batch {self.batches}")
+            batch = decoded(data, self._schema)
+            self._words.learn(batch)
+            frame = Frame(sequence, batch.num_rows, hashlib.sha256(data).digest(), data)
+            self._journal.append(frame)
+            self._count(frame)
         return True
 
-    def _append(self, batch: pa.RecordBatch, digest: bytes) -> None:
-        columns = [self._shared(field, batch.column(field.name)) for field in self._schema]
-        sequence = self.batches + 1
-        self._writer.write_batch(
-            pa.RecordBatch.from_arrays(columns, schema=self._schema),
-            custom_metadata=_marks(sequence, digest),
-        )
-        self._chain.update(digest)
-        self.batches = sequence
-        self.rows += batch.num_rows
-
-    def _shared(self, field: pa.Field, column: pa.Array) -> pa.Array:
-        """The column with its words numbered by this file's own dictionary."""
-        words = self._words.get(field.name)
-        if words is None:
-            return column
-        own = [words.setdefault(word, len(words)) for word in column.dictionary.to_pylist()]
-        numbers = column.indices.fill_null(0).to_numpy(zero_copy_only=False)
-        taken = np.asarray(own, dtype=np.int64)[numbers] if own else np.zeros(len(column), np.int64)
-        indices = pa.array(
-            taken,
-            type=field.type.index_type,
-            mask=column.is_null().to_numpy(zero_copy_only=False),
-        )
-        dictionary = pa.array(list(words), type=field.type.value_type)
-        return pa.DictionaryArray.from_arrays(indices, dictionary)
+    def _count(self, frame: Frame) -> None:
+        self._chain.update(frame.digest)
+        self.batches = frame.sequence
+        self.rows += frame.rows
 
     @property
     def account(self) -> Account:
         """What this file holds."""
         return Account(self.batches, self.rows, self._chain.hexdigest())
 
-    def sync(self) -> None:
-        """Return when everything written so far is on disk."""
-        self._file.flush()
-        os.fdatasync(self._file.fileno())
+    def sync(self) -> bool:
+        """Return when everything added so far is on disk; False when it was let go of before."""
+        return self._journal.sync() or self._closed
 
     def close(self) -> None:
-        """Complete the file: its footer, and each dictionary whole instead of piece by piece.
+        """Write the sealed file from the journal. Raises OSError."""
+        with self._lock:
+            whole = self._path.with_suffix(".whole")
+            try:
+                self._write_sealed(whole)
+            except OSError:
+                whole.unlink(missing_ok=True)
+                raise
+            whole.replace(self._path)
+            self._closed = True
+            self._journal.close()
 
-        Growing dictionaries are within the format, and readers that go through a file in order
-        manage them. pyarrow's datasets read batches in parallel and crash on them.
-        """
-        self._writer.close()
-        self.sync()
-        self._file.close()
-        whole = self._path.with_suffix(".whole")
-        try:
-            self._copy_whole(whole)
-        except OSError:
-            whole.unlink(missing_ok=True)
-            raise
-        whole.replace(self._path)
-
-    def _copy_whole(self, target: Path) -> None:
-        dictionaries = {
-            name: pa.array(list(words), type=pa.string()) for name, words in self._words.items()
-        }
-        copied = 0
+    def _write_sealed(self, target: Path) -> None:
+        batches = rows = 0
+        options = pa.ipc.IpcWriteOptions(compression=_COMPRESSION)
         with target.open("wb") as file:
-            with pa.ipc.new_file(file, self._schema) as writer:
-                for copied, (batch, digest) in enumerate(salvaged_batches(self._path), 1):
-                    columns = [
-                        pa.DictionaryArray.from_arrays(column.indices, dictionaries[name])
-                        if name in dictionaries
-                        else column
-                        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-                    ]
-                    writer.write_batch(
-                        pa.RecordBatch.from_arrays(columns, schema=self._schema),
-                        custom_metadata=_marks(copied, digest),
-                    )
+            with pa.ipc.new_file(file, self._schema, options=options) as writer:
+                for parts, marks in self._merged():
+                    # The words come first in a file: its first record batch already has them all.
+                    whole = self._words.renumbered(parts)
+                    writer.write_batch(whole, custom_metadata=_metadata(marks))
+                    batches, rows = batches + len(marks), rows + whole.num_rows
             file.flush()
             os.fdatasync(file.fileno())
-        if copied != self.batches:
-            raise OSError(f"{self._path}: batch {copied + 1} can't be read back")
+        if (batches, rows) != (self.batches, self.rows):
+            raise OSError(f"{self._path}: batch {batches + 1} can't be read back")
+
+    def _merged(self) -> Iterator[tuple[list[pa.RecordBatch], list[Frame]]]:
+        """The journal's batches in groups of at least `SEALED_ROWS`, but for the last."""
+        parts: list[pa.RecordBatch] = []
+        marks: list[Frame] = []
+        rows = 0
+        for frame in frames(self._path.with_suffix(SUFFIX)):
+            parts.append(_only_batch(frame.data, self._schema))
+            marks.append(frame._replace(data=b""))
+            rows += frame.rows
+            if rows >= SEALED_ROWS:
+                yield parts, marks
+                parts, marks, rows = [], [], 0
+        if marks:
+            yield parts, marks
 
     def abandon(self) -> None:
-        """Close without a footer: the file stays salvageable."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+        """Let go of it as it surely is on disk; it can be opened again."""
+        with self._lock:
+            if not self._closed:
+                self._journal.abandon()
 
 
-def _marks(sequence: int, digest: bytes) -> dict[str, str]:
-    return {"sequence": str(sequence), "sha256": digest.hex()}
+class Words:
+    """The words of a stream's dictionary columns, each once, in the order in which they came."""
 
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._known: dict[str, dict[str, None]] = {
+            field.name: {} for field in schema if pa.types.is_dictionary(field.type)
+        }
+        self._last: dict[str, pa.Array] = {}
 
-def recover(path: Path, table: TableSchema) -> TableFile:
-    """Open a file that a crash left, with every complete batch in it, ready to grow on."""
-    left = path.with_suffix(".left")
-    if not left.exists():
-        path.rename(left)
-    file = TableFile(path, table)
-    for batch, digest in salvaged_batches(left):
-        if not batch.schema.equals(table.arrow):
-            file.abandon()
-            raise BadBatch(f"{path.name} was begun by another release")
-        file._append(batch, digest)
-    file.sync()
-    left.unlink()
-    return file
+    def learn(self, batch: pa.RecordBatch) -> None:
+        """Remember the words of a batch. Raises BadBatch when there are more than fit."""
+        for name, known in self._known.items():
+            words = batch.column(name).dictionary
+            last = self._last.get(name)
+            if last is not None and last.equals(words):
+                continue
+            new = [w for w in words.to_pylist() if w is not None and w not in known]
+            room = 2 ** (self._schema.field(name).type.index_type.bit_width - 1)
+            if len(known) + len(new) > room:
+                raise BadBatch(f"column {name} has more than {room} different words")
+            known.update(dict.fromkeys(new))
+            self._last[name] = words
 
+    def renumbered(self, parts: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+        """Batches as one, their words numbered alike."""
+        columns = []
+        for field in self._schema:
+            pieces = [part.column(field.name) for part in parts]
+            if field.name in self._known:
+                pieces = self._alike(field, pieces)
+            columns.append(pa.concat_arrays(pieces))
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
-def salvaged_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, bytes]]:
-    """Every complete batch of a file with or without footer, and the digest that it came with."""
-    with path.open("rb") as file:
-        file.seek(_FILE_HEAD_BYTES)
-        try:
-            reader = pa.ipc.open_stream(file)
-            while True:
-                batch, metadata = reader.read_next_batch_with_custom_metadata()
-                yield batch, bytes.fromhex(metadata[b"sha256"].decode())
-        except (pa.ArrowInvalid, OSError, StopIteration):
-            return
+    def _alike(self, field: pa.Field, pieces: Sequence[pa.Array]) -> list[pa.Array]:
+        words = pa.array(list(self._known[field.name]), field.type.value_type)
+        renumbered = []
+        for piece in pieces:
+            numbers = pc.index_in(piece.dictionary, words).cast(field.type.index_type)
+            indices = numbers.take(piece.indices)
+            renumbered.append(pa.DictionaryArray.from_arrays(indices, words))
+        return renumbered
 
 
 def salvaged_table(path: Path) -> pa.Table:
-    """All complete rows of a file that a crash left."""
-    schema = TABLES[table_of(path.stem)[0]].arrow
-    return pa.Table.from_batches([b for b, _ in salvaged_batches(path)], schema=schema)
+    """All complete rows of a journal that a crash left."""
+    schema = TABLES[table_of(path.stem).table].arrow
+    words = Words(schema)
+    batches = [decoded(frame.data, schema) for frame in frames(path)]
+    for batch in batches:
+        words.learn(batch)
+    return pa.Table.from_batches([words.renumbered([b]) for b in batches], schema=schema)
 
 
-def _decoded(data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+def sealed_account(file: pa.ipc.RecordBatchFileReader) -> tuple[int, str]:
+    """The rows of a sealed file, and the digest of its batches as they once came."""
+    rows, chain = 0, hashlib.sha256()
+    for number in range(file.num_record_batches):
+        batch, metadata = file.get_batch_with_custom_metadata(number)
+        rows += batch.num_rows
+        chain.update(bytes.fromhex((metadata or {}).get(b"sha256", b"").decode()))
+    return rows, chain.hexdigest()
+
+
+def _metadata(marks: Sequence[Frame]) -> dict[str, str]:
+    return {
+        "sequence": f"{marks[0].sequence}-{marks[-1].sequence}",
+        "rows": " ".join(str(frame.rows) for frame in marks),
+        "sha256": " ".join(frame.digest.hex() for frame in marks),
+    }
+
+
+def decoded(data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    """A message's one batch, checked to its last value. Raises BadBatch."""
+    batch = _only_batch(data, schema)
     try:
-        with pa.ipc.open_stream(data) as reader:
+        batch.validate(full=True)
+    except pa.ArrowException as error:
+        raise BadBatch(f"not an Arrow batch: {error}") from error
+    return batch
+
+
+def _only_batch(data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    try:
+        with pa.ipc.open_stream(data, options=_READ) as reader:
             if not reader.schema.equals(schema):
                 raise BadBatch("the batch has another schema than this table")
             batches = list(reader)
-        for batch in batches:
-            batch.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise BadBatch(f"not an Arrow batch: {error}") from error
     if len(batches) != 1:
         raise BadBatch(f"one record batch is wanted, {len(batches)} came")
+    if batches[0].num_rows > BATCH_ROWS_MAX:
+        raise BadBatch(f"a batch has at most {BATCH_ROWS_MAX:,} rows")
     return batches[0]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from results import steady, validity
 from results.archive import PARTIAL
-from results.files import write_sums, write_whole
+from results.files import sync_file, sync_folder, write_sums, write_whole
+from results.journal import SUFFIX
 from results.record import Finding, TrialRecord
 from results.schema import TABLES
 from results.streams import table_of
-from results.trialfiles import Account, TableFile, recover
+from results.trialfiles import Account, TableFile
 from results.wire import telemetry_pb2 as wire
 
 
@@ -23,61 +24,74 @@ class Refusal(Exception):
 
 
 class TrialWriter:
-    """One open trial. Its parts come from different nodes, so one may fail without the others."""
+    """One open trial. Its parts come from different nodes, so one may fail without the others.
+
+    Several threads may add, each to streams of its own; whoever opens, finishes or seals does it
+    alone (`OpenTrials`).
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open a trial's folder; what a crashed collector left in it is taken over."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._files = {name: self._recovered(name) for name in sorted(self._left_streams())}
+        self._lock = threading.Lock()
+        self._files = {name: self._opened(name) for name in sorted(self._left_streams())}
         self._closed: set[str] = set()
         self._parts: set[int] = set()
 
     def _left_streams(self) -> Iterator[str]:
-        left = {p.stem for pattern in ("*.arrow", "*.left") for p in self._folder.glob(pattern)}
-        for name in left:
+        for name in [path.stem for path in self._folder.glob(f"*{SUFFIX}")]:
             with contextlib.suppress(KeyError):
                 table_of(name)
                 yield name
 
-    def _recovered(self, stream: str) -> TableFile:
-        return recover(self._folder / f"{stream}.arrow", TABLES[table_of(stream)[0]])
+    def _opened(self, stream: str) -> TableFile:
+        return TableFile(self._folder / f"{stream}.arrow", TABLES[table_of(stream).table])
 
     def accounts(self, part: int | None = None) -> dict[str, Account]:
         """What is on disk, by stream; of one part, or of all."""
+        with self._lock:
+            files = list(self._files.items())
         return {
             name: file.account
-            for name, file in self._files.items()
-            if part is None or table_of(name)[1] == part
+            for name, file in files
+            if part is None or table_of(name).part == part
         }
 
     def reopen(self, part: int) -> None:
         """A node opens its part: what was let go of is taken up again."""
         self._parts.add(part)
+        self._take_up(part)
+
+    def _take_up(self, part: int | None) -> None:
         for name in self._left_streams():
-            if name not in self._files and table_of(name)[1] == part:
-                self._files[name] = self._recovered(name)
+            if name not in self._files and part in (None, table_of(name).part):
+                self._files[name] = self._opened(name)
 
     def add(self, stream: str, part: int, sequence: int, data: bytes) -> None:
         """Write one batch of a part, or drop one that is there already."""
+        self._file(stream, part).add(sequence, data)
+
+    def _file(self, stream: str, part: int) -> TableFile:
         try:
-            table, whose, _ = table_of(stream)
+            whose = table_of(stream).part
         except KeyError as error:
             raise Refusal(f"there is no table {stream!r}") from error
-        if part not in self._parts:
-            raise Refusal(f"part {part} was not opened")
-        if whose != part:
-            raise Refusal(f"stream {stream!r} does not belong to part {part}")
-        if stream in self._closed:
-            raise Refusal(f"part {part} was finished already")
-        if stream not in self._files:
-            self._files[stream] = TableFile(self._folder / f"{stream}.arrow", TABLES[table])
-        self._files[stream].add(sequence, data)
+        with self._lock:
+            if part not in self._parts:
+                raise Refusal(f"part {part} was not opened")
+            if whose != part:
+                raise Refusal(f"stream {stream!r} does not belong to part {part}")
+            if stream in self._closed:
+                raise Refusal(f"part {part} was finished already")
+            if stream not in self._files:
+                self._files[stream] = self._opened(stream)
+            return self._files[stream]
 
-    def sync(self, streams: set[str]) -> None:
-        """Return when these streams are on disk."""
-        for stream in streams:
-            self._files[stream].sync()
+    def sync(self, stream: str) -> bool:
+        """Return when a stream is on disk; False when it was let go of before."""
+        file = self._files.get(stream)
+        return file is not None and file.sync()
 
     def finish_part(self, finish: wire.FinishTrial) -> list[str]:
         """A load node is done: close its streams, compare, and remember what differs."""
@@ -104,7 +118,7 @@ class TrialWriter:
         self._close()
         record = read_record(request.trial_json)
         rows = {name: account.rows for name, account in self.accounts().items()}
-        archived = sum(count for name, count in rows.items() if table_of(name)[0] == "requests")
+        archived = sum(n for name, n in rows.items() if table_of(name).table == "requests")
         if not any(finding.code == "node_lost" for finding in record.findings):
             why = request.why or "the trial's node was lost"
             lost = validity.node_lost(
@@ -126,7 +140,7 @@ class TrialWriter:
                 sent = validity.account_of(told.get(part, 0), rows)
                 yield f"part {part}: its load node has not finished: {sent}"
         for stream, account in self.accounts().items():
-            if table_of(stream)[1] not in (0, *named):
+            if table_of(stream).part not in (0, *named):
                 yield f"{stream}: {account.rows} rows of a part that the trial does not have"
 
     def _part_note(self, part: int) -> Path:
@@ -134,6 +148,7 @@ class TrialWriter:
         return self._folder / f"part-{part}.json"
 
     def _close(self, part: int | None = None) -> None:
+        self._take_up(part)
         for name in self.accounts(part):
             if name not in self._closed:
                 self._files[name].close()
@@ -145,21 +160,32 @@ class TrialWriter:
         record.digests = {name: account.digest for name, account in accounts.items()}
         log = self._folder / "service.log"
         log.write_bytes(service_log)
+        sync_file(log)
         write_whole(self._folder / "trial.json", record.to_json())
         sealed = [*self._folder.glob("*.arrow"), *self._folder.glob("trial.json"), log]
         write_sums(self._folder, (path.name for path in sealed))
-        for note in self._folder.glob("part-*.json"):
-            note.unlink()
-        sync_folder(self._folder)
-        self._folder.rename(self._folder.with_name(self._folder.name.removesuffix(PARTIAL)))
-        sync_folder(self._folder.parent)
+        complete_seal(self._folder)
 
     def let_go(self, part: int | None = None) -> None:
         """Let go of the files of a part, or of all, as they are; it has to be opened again."""
-        self._parts -= self._parts if part is None else {part}
-        for name in self.accounts(part):
-            if name not in self._closed:
-                self._files.pop(name).abandon()
+        names = [name for name in self.accounts(part) if name not in self._closed]
+        with self._lock:
+            self._parts -= self._parts if part is None else {part}
+            files = [self._files.pop(name) for name in names]
+        for file in files:
+            file.abandon()
+
+
+def complete_seal(folder: Path) -> None:
+    """Give a trial's folder its final name: everything is written, the digests last.
+
+    What was only kept until then is dropped. After a crash in the middle it is done again.
+    """
+    sync_folder(folder)
+    for leftover in (*folder.glob(f"*{SUFFIX}"), *folder.glob("part-*.json")):
+        leftover.unlink()
+    folder.rename(folder.with_name(folder.name.removesuffix(PARTIAL)))
+    sync_folder(folder.parent)
 
 
 def differences(here: dict[str, Account], finish: wire.FinishTrial) -> list[str]:
@@ -182,17 +208,6 @@ def read_record(text: bytes) -> TrialRecord:
         return TrialRecord.from_json(text.decode())
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Refusal(f"the trial's record can't be read: {error}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on disk; Windows does that by itself."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _texts(note: Path) -> list[str]:

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,8 +33,14 @@ from results.wire import telemetry_pb2_grpc as wire_grpc
 from workers.processes import own_group
 
 SCAN_EVERY_S = 0.02
-WINDOW_BATCHES = 64
-"""Batches of one stream that may be on their way without an acknowledgement."""
+LOOK_FOR_STREAMS_EVERY_S = 0.1
+WINDOW_BYTES = 8 * 2**20
+"""What may be on its way without an acknowledgement: gRPC holds that much in memory, not more."""
+
+FULL_PATIENCE_S = 10.0
+"""For so long a finished trial is offered to a collector whose disk is full."""
+
+FULL_PAUSE_S = 0.5
 
 MESSAGE_BYTES_MAX = 64 * 2**20
 _OPTIONS = (
@@ -50,12 +57,72 @@ STOP_TIMEOUT_S = 10.0
 
 @dataclass(slots=True)
 class Sending:
-    """What is known of one trial in this connection; None: the collector has not opened it yet."""
+    """What this connection knows of one stream. Its files are numbered without gaps from 1."""
 
-    part: int = 0
-    acknowledged: dict[str, int] | None = None
-    sent: dict[str, int] = field(default_factory=dict)
+    folder: Path
+    acknowledged: int
+    sent: int
+    sent_bytes: int = 0
+    acknowledged_bytes: int = 0
+    sizes: deque[int] = field(default_factory=deque)
+    """Bytes of each batch that is on its way."""
+
+    @property
+    def on_its_way(self) -> int:
+        """Bytes without an acknowledgement; the sender and the reader each have a sum of their own."""
+        return self.sent_bytes - self.acknowledged_bytes
+
+    def next_batch(self) -> bytes | None:
+        """The next batch to be sent; None when it is not there yet."""
+        try:
+            return _batch_path(self.folder, self.sent + 1).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def note_sent(self, size: int) -> None:
+        """The next batch goes out."""
+        self.sizes.append(size)
+        self.sent_bytes += size
+        self.sent += 1
+
+    def acknowledge(self, sequence: int) -> None:
+        """The collector has everything up to a number on disk."""
+        for number in range(self.acknowledged + 1, sequence + 1):
+            _forget(_batch_path(self.folder, number))
+            self.acknowledged_bytes += self.sizes.popleft() if self.sizes else 0
+        self.acknowledged = max(sequence, self.acknowledged)
+
+
+@dataclass(slots=True)
+class SendingTrial:
+    """What this connection knows of one trial."""
+
+    folder: Path
+    part: int | None = None
+    last: dict[str, int] | None = None
+    """The collector's last number of each stream; None: it has not opened the trial yet."""
+    streams: dict[str, Sending] = field(default_factory=dict)
     finishing: bool = False
+    looked_s: float = 0.0
+    refused_since_s: float | None = None
+    """When a collector with a full disk first refused it."""
+    pause_until_s: float = 0.0
+
+    def look_for_streams(self) -> None:
+        """Take up the streams that have come into the spool."""
+        assert self.last is not None
+        for name in _folders(self.folder):
+            if name not in self.streams:
+                last = self.last.get(name, 0)
+                self.streams[name] = Sending(self.folder / name, last, last)
+                # What an agent before this one could not remove any more.
+                for path in (self.folder / name).glob("*.arrow"):
+                    if int(path.stem) <= last:
+                        _forget(path)
+
+
+class ConnectionEnded(grpc.RpcError):
+    """The collector ended it without an error."""
 
 
 class Connection:
@@ -63,9 +130,10 @@ class Connection:
 
     def __init__(self, root: Path, channel: grpc.Channel, token: str) -> None:
         self._root = root
-        self._trials: dict[str, Sending] = {}
-        self._outgoing: queue.Queue[wire.FromAgent | None] = queue.Queue()
+        self._trials: dict[str, SendingTrial] = {}
+        self._outgoing: queue.SimpleQueue[wire.FromAgent | None] = queue.SimpleQueue()
         self._broken = threading.Event()
+        self._progress = threading.Event()
         self._error: grpc.RpcError | None = None
         self._answers = wire_grpc.TelemetryStub(channel).Publish(
             iter(self._outgoing.get, None), metadata=(("authorization", f"Bearer {token}"),)
@@ -76,63 +144,72 @@ class Connection:
     def run(self, stop: threading.Event) -> None:
         """Send what comes into the spool until told to stop. Raises grpc.RpcError when broken."""
         while not self._broken.is_set() and not stop.is_set():
-            for folder in _trial_folders(self._root):
-                self._advance(folder)
-            self._broken.wait(SCAN_EVERY_S)
+            self._progress.clear()
+            names = _trials(self._root)
+            for trial_id in names:
+                self._advance(trial_id)
+            for trial_id in self._trials.keys() - names:
+                del self._trials[trial_id]
+            # With a full window, an acknowledgement is what is waited for.
+            waits_for = self._broken if self._has_room() else self._progress
+            waits_for.wait(SCAN_EVERY_S)
         self._outgoing.put(None)
         self._reader.join(STOP_TIMEOUT_S)
-        if self._error is not None:
-            raise self._error
+        if not stop.is_set():
+            raise self._error or ConnectionEnded("the collector ended the connection")
 
-    def _advance(self, folder: Path) -> None:
-        trial_id = folder.name
-        sending = self._trials.get(trial_id)
-        if sending is None:
-            self._open(folder)
-        elif sending.acknowledged is not None and not sending.finishing:
+    def _has_room(self) -> bool:
+        streams = (s for trial in list(self._trials.values()) for s in trial.streams.values())
+        return sum(stream.on_its_way for stream in streams) < WINDOW_BYTES
+
+    def _advance(self, trial_id: str) -> None:
+        trial = self._trials.setdefault(trial_id, SendingTrial(self._root / trial_id))
+        if trial.part is None:
+            self._open(trial)
+        elif trial.last is not None and not trial.finishing:
             # Looked at first: a batch never comes after the trial's end was written.
-            ended = (folder / "finish.json").exists()
-            if not self._send_batches(folder, sending) and ended:
-                self._finish(folder, sending.part)
-                sending.finishing = True
+            ended = (trial.folder / "finish.json").exists()
+            now_s = time.monotonic()
+            if ended or now_s - trial.looked_s >= LOOK_FOR_STREAMS_EVERY_S:
+                trial.looked_s = now_s
+                trial.look_for_streams()
+            if not self._send_batches(trial) and ended:
+                self._finish(trial)
+                trial.finishing = True
 
-    def _open(self, folder: Path) -> None:
+    def _open(self, trial: SendingTrial) -> None:
+        if time.monotonic() < trial.pause_until_s:
+            return
         try:
-            identity = json.loads((folder / "open.json").read_bytes())
+            identity = json.loads((trial.folder / "open.json").read_bytes())
             run_id, part = str(identity["run_id"]), int(identity.get("part", 0))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
-        self._trials[folder.name] = Sending(part)
+        trial.part = part
         opening = wire.OpenTrial(
-            run_id=run_id, trial_id=folder.name, schema_version=SCHEMA_VERSION, part=part
+            run_id=run_id, trial_id=trial.folder.name, schema_version=SCHEMA_VERSION, part=part
         )
         self._outgoing.put(wire.FromAgent(open=opening))
 
-    def _send_batches(self, folder: Path, sending: Sending) -> bool:
-        """Send what the window allows; whether any batch is still in the spool."""
-        assert sending.acknowledged is not None
-        any_left = False
-        for path in sorted(folder.glob("*/*.arrow")):
-            any_left = True
-            stream, sequence = path.parent.name, int(path.stem)
-            acknowledged = sending.acknowledged.get(stream, 0)
-            if sequence <= acknowledged:
-                with contextlib.suppress(PermissionError):  # Windows: somebody looks at it
-                    path.unlink(missing_ok=True)
-            elif sequence == sending.sent.get(stream, acknowledged) + 1 and (
-                sequence - acknowledged <= WINDOW_BATCHES
-            ):
-                self._send(folder.name, stream, sequence, path.read_bytes())
-                sending.sent[stream] = sequence
-        return any_left
+    def _send_batches(self, trial: SendingTrial) -> bool:
+        """Send what the window allows; whether anything is still to be sent or acknowledged."""
+        busy = False
+        for name, stream in trial.streams.items():
+            while (has_room := self._has_room()) and (data := stream.next_batch()) is not None:
+                self._send(trial, name, stream, data)
+            busy |= stream.sent > stream.acknowledged or not has_room
+        return busy
 
-    def _send(self, trial_id: str, stream: str, sequence: int, data: bytes) -> None:
-        batch = wire.Batch(trial_id=trial_id, stream=stream, sequence=sequence, arrow_ipc=data)
+    def _send(self, trial: SendingTrial, name: str, stream: Sending, data: bytes) -> None:
+        stream.note_sent(len(data))
+        batch = wire.Batch(
+            trial_id=trial.folder.name, stream=name, sequence=stream.sent, arrow_ipc=data
+        )
         self._outgoing.put(wire.FromAgent(batch=batch))
 
-    def _finish(self, folder: Path, part: int) -> None:
-        document = json.loads((folder / "finish.json").read_bytes())
-        log = folder / "service.log"
+    def _finish(self, trial: SendingTrial) -> None:
+        document = json.loads((trial.folder / "finish.json").read_bytes())
+        log = trial.folder / "service.log"
         totals = [
             wire.StreamTotal(
                 stream=stream,
@@ -145,11 +222,11 @@ class Connection:
         self._outgoing.put(
             wire.FromAgent(
                 finish=wire.FinishTrial(
-                    trial_id=folder.name,
+                    trial_id=trial.folder.name,
                     totals=totals,
                     trial_json=document["trial_json"].encode(),
                     service_log=log.read_bytes() if log.exists() else b"",
-                    part=part,
+                    part=trial.part or 0,
                     parts=document.get("parts", []),
                 )
             )
@@ -163,23 +240,40 @@ class Connection:
             self._error = error
         finally:
             self._broken.set()
+            self._progress.set()
 
     def _take(self, answer: wire.FromCollector) -> None:
         kind = answer.WhichOneof("kind")
         if kind == "opened":
-            opened = answer.opened
-            self._trials[opened.trial_id].sent = dict(opened.last_sequence)
-            self._trials[opened.trial_id].acknowledged = dict(opened.last_sequence)
+            if trial := self._trials.get(answer.opened.trial_id):
+                trial.last = dict(answer.opened.last_sequence)
         elif kind == "acknowledged":
-            sending = self._trials[answer.acknowledged.trial_id]
-            if sending.acknowledged is not None:
-                sending.acknowledged[answer.acknowledged.stream] = answer.acknowledged.sequence
+            self._acknowledged(answer.acknowledged)
         elif kind == "finished":
             self._delivered(answer.finished.trial_id, list(answer.finished.differences))
         elif kind == "refused":
-            self._delivered(
-                answer.refused.trial_id, [f"the collector refused: {answer.refused.reason}"]
-            )
+            self._refused(answer.refused)
+
+    def _acknowledged(self, acknowledged: wire.Acknowledged) -> None:
+        trial = self._trials.get(acknowledged.trial_id)
+        if trial and (stream := trial.streams.get(acknowledged.stream)):
+            stream.acknowledge(acknowledged.sequence)
+            self._progress.set()
+
+    def _refused(self, refused: wire.Refused) -> None:
+        """A full disk may get room: the trial is opened again after a while."""
+        trial_id, now_s = refused.trial_id, time.monotonic()
+        trial = self._trials.get(trial_id)
+        if trial is None:
+            return
+        since_s = trial.refused_since_s or now_s
+        ended = (trial.folder / "finish.json").exists()
+        if not refused.may_pass or (ended and now_s - since_s >= FULL_PATIENCE_S):
+            self._delivered(trial_id, [f"the collector refused: {refused.reason}"])
+            return
+        self._trials[trial_id] = SendingTrial(
+            trial.folder, refused_since_s=since_s, pause_until_s=now_s + FULL_PAUSE_S
+        )
 
     def _delivered(self, trial_id: str, differences: list[str]) -> None:
         """Leave the outcome where the trial waits for it; the first one tells the cause."""
@@ -191,11 +285,26 @@ class Connection:
         put_in_place(temporary, target)
 
 
-def _trial_folders(root: Path) -> Iterator[Path]:
+def _batch_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:08d}.arrow"
+
+
+def _forget(path: Path) -> None:
+    with contextlib.suppress(PermissionError):  # Windows: somebody looks at it
+        path.unlink(missing_ok=True)
+
+
+def _folders(path: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+    return []
+
+
+def _trials(root: Path) -> list[str]:
     """Trials in the spool whose outcome is not known yet."""
-    for path in sorted(root.glob("*/open.json")):
-        if not (root / f"{path.parent.name}{DELIVERED}").exists():
-            yield path.parent
+    with os.scandir(root) as entries:
+        names = {entry.name for entry in entries}
+    return sorted(n for n in names if f"{n}{DELIVERED}" not in names and DELIVERED not in n)
 
 
 def publish(

@@ -337,23 +337,29 @@ Global___Finished: _TypeAlias = Finished  # noqa: Y015
 
 @_typing.final
 class Refused(_message.Message):
-    """Refused: the message can't be accepted, and sending it again will not help."""
+    """Refused: the message can't be accepted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIAL_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    MAY_PASS_FIELD_NUMBER: _builtins.int
     trial_id: _builtins.str
     reason: _builtins.str
+    may_pass: _builtins.bool
+    """May_pass: the collector's disk is full or fails. The trial can be opened again in a while; its
+    acknowledged batches are there still. Otherwise sending again will not help.
+    """
     def __init__(
         self,
         *,
         trial_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        may_pass: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "trial_id", b"trial_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["may_pass", b"may_pass", "reason", b"reason", "trial_id", b"trial_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

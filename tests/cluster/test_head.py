@@ -58,7 +58,7 @@ def started(whole: Lan, mine: Path, archive: Path | None = None) -> Bench:
 
 
 def arriving(mine: Path, archive: Path | None) -> bool:
-    return bool(list(run_folder(mine, archive).glob("trials/*.partial/requests.arrow")))
+    return bool(list(run_folder(mine, archive).glob("trials/*.partial/requests.journal")))
 
 
 def resumed(whole: Lan, mine: Path, archive: Path | None = None) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from results.archive import Archive
-from results.trialfiles import salvaged_table
 from tests.cluster.lan import Host, Lan, lan, needs_namespaces
 from tests.cluster.runs import (
     Bench,
@@ -68,7 +68,7 @@ def done(whole: Lan, folder: Path) -> tuple[Path, Bench]:
 def parts_of(folder: Path, record: dict[str, Any]) -> list[Any]:
     """The requests of a trial by load node."""
     trial = run_folder(folder) / "trials" / record["trial_id"]
-    return [salvaged_table(trial / f"requests-{part}.arrow") for part in (1, 2)]
+    return [pa.ipc.open_file(trial / f"requests-{part}.arrow").read_all() for part in (1, 2)]
 
 
 def planned_offsets(record: dict[str, Any]) -> Any:
@@ -187,7 +187,7 @@ def kill_load_node(whole: Lan, folder: Path, bench: Bench) -> tuple[Host, str]:
 
     def both_arrive() -> bool:
         partial = run_folder(folder) / "trials"
-        return all(list(partial.glob(f"*.partial/requests-{part}.arrow")) for part in (1, 2))
+        return all(list(partial.glob(f"*.partial/requests-{part}.journal")) for part in (1, 2))
 
     until(lambda: both_arrive() or not bench.running, 60)
     assert bench.running, bench.said

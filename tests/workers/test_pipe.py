@@ -124,7 +124,7 @@ def test_rows_arrive_whole_and_the_trial_is_sealed(pipe: Pipe, tmp_path: Path) -
 def test_a_killed_process_loses_and_doubles_nothing(pipe: Pipe, victim: str) -> None:
     spool = Spool(pipe.root, RUN, TRIAL)
     write_events(spool, 0, 200)
-    partial = pipe.trials / f"{TRIAL}.partial" / "events.arrow"
+    partial = pipe.trials / f"{TRIAL}.partial" / "events.journal"
     while not (partial.exists() and partial.stat().st_size > 4096):
         pass
     process = getattr(pipe, victim)
@@ -145,7 +145,7 @@ def test_what_a_dead_collector_left_can_be_read(pipe: Pipe) -> None:
     while list(spool.folder.glob("*/*.arrow")):
         pass
     pipe.collector._process.kill()
-    left = pipe.trials / f"{TRIAL}.partial" / "events.arrow"
+    left = pipe.trials / f"{TRIAL}.partial" / "events.journal"
     assert numbers(salvaged_table(left)) == list(range(50))
 
 
