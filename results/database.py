@@ -205,11 +205,14 @@ class Database:
         if self._tested or not _names_one(sql, TESTED):
             return
         self._tested = True
+        for name, table in self.tested_trials().items():
+            self._connection.register(name, table)
+
+    def tested_trials(self) -> dict[str, pa.Table]:
+        """The tables behind the views of `TESTED`, with trials that were sealed untested."""
         from results.trendrows import trend_tables
 
-        records = [self._tested_one(record) for record in self.records]
-        for name, table in trend_tables(records).items():
-            self._connection.register(name, table)
+        return trend_tables([self._tested_one(record) for record in self.records])
 
     def _tested_one(self, record: TrialRecord) -> TrialRecord:
         """A trial with what its series did; `records` stay as they were read."""

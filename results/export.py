@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from results.database import COMPARED, PROFILED, SHOWN, VIEWS, Database, view_text
+from results.database import COMPARED, PROFILED, SHOWN, TESTED, VIEWS, Database, view_text
 from results.errors import EnvironmentLacks, UserError
 from results.fragments import Trials
 from results.schema import TABLES
 
 TIMEOUT_S = 24 * 3600.0
 PARTITIONS = ("run_id", "configuration", "trial_id")
-DERIVED = ("trial_metrics", "cells", *COMPARED, *PROFILED)
+DERIVED = ("trial_metrics", "cells", *COMPARED, *PROFILED, *TESTED)
 """Views that a set of Parquet files has as files: what an engine without our views needs most."""
 
 
@@ -55,6 +55,7 @@ def _write_duckdb(trials: Trials, target: Path) -> None:
         made = {
             "raw_comparison": database.compared_runs(),
             "raw_profiles": database.unpacked_profiles(),
+            **database.tested_trials(),
         }
     connection = duckdb.connect(str(target))
     try:
