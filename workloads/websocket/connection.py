@@ -335,7 +335,7 @@ def _end_of(protocol: ClientProtocol) -> str:
     """Why a connection ended, by the close codes of RFC 6455."""
     theirs, ours = protocol.close_rcvd, protocol.close_sent
     if protocol.parser_exc is not None and ours is not None:
-        return _texts.told(f"malformed: {int(ours.code)}", ours.reason)
+        return _texts.told(f"broken off: {int(ours.code)}", ours.reason)
     if theirs is not None:
         by = "closed by the service" if protocol.close_rcvd_then_sent else "closed"
         return _texts.told(f"{by}: {int(theirs.code)}", theirs.reason)
