@@ -276,7 +276,9 @@ def _print_limits(records: list[Any], console: Console) -> None:
     console.print(table)
 
 
-def print_export(archive_path: Path, run_names: list[str], target: Path, console: Console) -> None:
+def print_export(
+    archive_path: Path, run_names: list[str], target: Path, console: Console, *, profiles: bool
+) -> None:
     """Export runs, or all, and say where to and how much."""
     from results.archive import Archive
     from results.export import export
@@ -286,7 +288,7 @@ def print_export(archive_path: Path, run_names: list[str], target: Path, console
     runs = archive.chosen(run_names)
     trials = read_trials(archive, runs)
     _tell(trials.notes)
-    size_bytes = export(trials, target)
+    size_bytes = export(trials, target, profiles=profiles)
     console.print(
         f"wrote {escape(str(target))} ({format_bytes(size_bytes)}): {counted(len(runs), 'run')}, "
         f"{counted(len(trials.records), 'trial')}",

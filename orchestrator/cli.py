@@ -299,6 +299,10 @@ def export(
     run_names: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; else all of them.")
     ] = None,
+    profiles: Annotated[
+        bool,
+        typer.Option("--profiles", help="Profiles alone, for `go tool pprof` and `go tool trace`."),
+    ] = False,
     archive: ArchivePath = None,
 ) -> None:
     """Copy runs for other engines: one DuckDB file with every view, or a set of Parquet files.
@@ -307,7 +311,7 @@ def export(
     """
     from orchestrator.answers import print_export
 
-    print_export(_archive_path(archive), run_names or [], target, _console())
+    print_export(_archive_path(archive), run_names or [], target, _console(), profiles=profiles)
 
 
 @app.command()
@@ -351,10 +355,11 @@ def calibrate(
 
     Example: bench calibrate --quick
     """
+    from orchestrator.calibrate import QUICK, USUAL
     from orchestrator.calibrate import calibrate as measure
     from orchestrator.calibrateanswers import print_calibration
 
-    made = measure(_console(error=as_json), quick=quick)
+    made = measure(_console(error=as_json), QUICK if quick else USUAL)
     print_calibration(made, _console(), as_json=as_json)
 
 

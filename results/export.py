@@ -1,6 +1,7 @@
-"""An archive for other engines: one DuckDB file with every view, or a set of Parquet files.
+"""An archive for other engines: one DuckDB file with every view, or a set of Parquet files; and the
+profiles of its trials as the files that Go's own tools read.
 
-Both hold copies: the archive itself is only read. They appear whole or not at all.
+All hold copies: the archive itself is only read. They appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ DERIVED = ("trial_metrics", "cells", *COMPARED, *PROFILED, *TESTED)
 """Views that a set of Parquet files has as files: what an engine without our views needs most."""
 
 
-def export(trials: Trials, target: Path) -> int:
+def export(trials: Trials, target: Path, *, profiles: bool = False) -> int:
     """Write `target`: a DuckDB file when it ends in `.duckdb`, else a folder of Parquet files.
 
-    Returns its size in bytes. Raises UserError when it exists, EnvironmentLacks when it can't be
-    written.
+    With `profiles` it is a folder of these alone. Returns its size in bytes. Raises UserError when
+    it exists, or there are no profiles, EnvironmentLacks when it can't be written.
     """
     if target.exists():
         raise UserError(f"{target} is there already; choose another with -o")
     write = _write_duckdb if target.suffix == ".duckdb" else _write_parquet
+    if profiles:
+        write = _write_profiles
     try:
         _whole_or_nothing(trials, target, write)
     except (OSError, duckdb.IOException) as error:
@@ -83,6 +86,19 @@ def _write_parquet(trials: Trials, target: Path) -> None:
                 _write_rows(rows, target / name)
         for name in DERIVED:
             pq.write_table(database.query(f"from {name}"), target / f"{name}.parquet")
+
+
+def _write_profiles(trials: Trials, target: Path) -> None:
+    """One file for each profile, found by its folders: run/trial/kind."""
+    with Database(trials) as database:
+        files = database.query("from profile_files", timeout_s=TIMEOUT_S).to_pylist()
+    if not files:
+        raise UserError("no profiles were taken; the matrix asks for them with `profiles:`")
+    for file in files:
+        folder = target / file["run_id"] / file["trial_id"]
+        folder.mkdir(parents=True, exist_ok=True)
+        ending = "trace" if file["kind"] == "trace" else f"{file['kind']}.pb.gz"
+        (folder / ending).write_bytes(file["content"])
 
 
 def _write_rows(table: pa.Table | pa.RecordBatchReader | ds.Dataset, folder: Path) -> None:

@@ -14,6 +14,7 @@ from results.database import COMPARED, PROFILED, VIEWS, open_database
 from results.errors import EnvironmentLacks, UserError
 from results.export import DERIVED, export
 from results.fragments import Trials, read_trials
+from results.pprof import costs
 from results.schema import TABLES
 
 
@@ -61,6 +62,24 @@ def test_parquet_has_every_row_where_its_folders_say(
     assert dict(counted) == {t: rows["requests"] for t, rows in rows_by_trial(archive).items()}
     names = {p.stem for p in target.glob("*.parquet")}
     assert names >= {"runs", "trials", "builds", "findings", *DERIVED}
+
+
+def test_profiles_are_files_again(trials: Trials, tmp_path: Path) -> None:
+    target = tmp_path / "profiles"
+    export(trials, target, profiles=True)
+    (file,) = target.glob("*/b01-1-default-steady/*")
+    assert file.name == "heap.pb.gz"
+    assert {cost.function for cost in costs(file.read_bytes())} == {"main.main", "main.keep"}
+    assert len(list(target.glob("*/*/heap.pb.gz"))) == len(trials.records)
+
+
+def test_no_profiles_is_said(tmp_path: Path) -> None:
+    root = write_archive(tmp_path / "archive", blocks=1)
+    for path in root.glob("*/trials/*/profile_files.arrow"):
+        path.unlink()
+    opened = Archive(root)
+    with pytest.raises(UserError, match="no profiles were taken"):
+        export(read_trials(opened, opened.runs()), tmp_path / "profiles", profiles=True)
 
 
 def test_nothing_is_overwritten_and_nothing_half_made_is_left(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -212,7 +214,9 @@ def test_a_binary_that_is_not_the_planned_one_is_not_run(
     assert any("changed after it was planned" in f.text for f in record.findings)
 
 
-def test_profiles_are_taken_when_measure_is_over(run_trial: RunTrial, tmp_path: Path) -> None:
+def test_profiles_are_taken_when_measure_is_over(
+    run_trial: RunTrial, toolchain: Toolchain, tmp_path: Path
+) -> None:
     record = run_trial("-eat-per-second", "64MiB", profiles=asked())
     taken = profile_files(tmp_path)
     assert record.valid, record.findings
@@ -224,6 +228,9 @@ def test_profiles_are_taken_when_measure_is_over(run_trial: RunTrial, tmp_path: 
     # What holds the memory is on top: the heap profile is as of the last collection.
     heap = [cost for cost in costs(taken[0]["content"]) if cost.quantity == "inuse_space"]
     assert max(heap, key=lambda cost: cost.flat).function == "main.touch"
+    assert {(c.function, c.flat, c.cumulative) for c in heap} == go_s_own(
+        toolchain, tmp_path, taken[0]["content"]
+    )
     assert forced_collections(tmp_path) == 0
 
 
@@ -259,6 +266,23 @@ def test_a_service_that_gives_no_profile_is_measured_all_the_same(
     (finding,) = [f for f in record.findings if f.code == "profiles_missing"]
     assert finding.level == "note" and "no whole answer within 0.5 s" in finding.text
     assert profile_files(tmp_path) == []
+
+
+def go_s_own(toolchain: Toolchain, folder: Path, content: bytes) -> set[tuple[str, int, int]]:
+    """What `go tool pprof` says that each function holds, alone and with what it called."""
+    path = folder / "heap.pb.gz"
+    path.write_bytes(content)
+    options = ("-top", "-nodecount=100000", "-nodefraction=0", "-edgefraction=0", "-unit=B")
+    done = subprocess.run(
+        [toolchain.go, "tool", "pprof", *options, "-sample_index=inuse_space", path],
+        env={"HOME": str(folder), "PATH": "/bin", "GOTOOLCHAIN": "local"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = re.findall(r"^ *(\d+)B? +\S+% +\S+% +(\d+)B? +\S+% +(\S+)", done.stdout, re.MULTILINE)
+    assert rows, done.stdout
+    return {(name, int(flat), int(cumulative)) for flat, cumulative, name in rows}
 
 
 def asked(**changed: Any) -> ProfilesSpec:
