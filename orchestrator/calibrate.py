@@ -127,7 +127,7 @@ trials: {blocks}
 """
 
 
-def calibrate(console: Console, *, quick: bool = False) -> Calibration:
+def calibrate(console: Console, how: Thoroughness = USUAL) -> Calibration:
     """Measure this machine and keep the result. Raises Interrupted when the user stops it."""
     require_linux("a calibration")
     run_id, stop = new_run_id(), Stop()
@@ -137,7 +137,7 @@ def calibrate(console: Console, *, quick: bool = False) -> Calibration:
         stack.enter_context(
             stop_on_interrupt(stop, lambda: abandon_run(run_id, folder), "nothing is kept")
         )
-        work = _Work(run_id, folder, stop, progress, QUICK if quick else USUAL)
+        work = _Work(run_id, folder, stop, progress, how)
         try:
             made = work.calibration()
         except HeapgateError:
@@ -199,7 +199,7 @@ class _Work:
             node_class=node_class,
             kernel=str(facts.get("kernel")),
             hardware=hardware_of(facts),
-            quick=self._how is QUICK,
+            quick=self._how is not USUAL,
             blocks=self._run.matrix.trials,
             confidence=CONFIDENCE,
             measure_ns=workload.measure,

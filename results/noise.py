@@ -11,11 +11,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from results.compare import Measurement, PairKey, Row, Settings, compare
 from results.metrics import METRICS
-from results.statistics import PAIRS_MAX, blocks_at_least, expected_half_width
+from results.statistics import PAIRS_MAX, detectable_shift, expected_half_width
 
 POWER = 0.8
 
@@ -48,31 +47,39 @@ class Noise:
     def floor(self, blocks: int, confidence: float, shrink: float = 1.0) -> float:
         """The narrowest margin within which so many blocks can show that nothing changed.
 
-        An interval of the equivalence test around no change at all is that wide on average: to be
-        sure of a verdict, a margin should be twice as wide. `shrink` scales the spread.
+        An interval of the equivalence test around no change at all is that wide on average: a
+        margin as narrow is shown in one or two runs of ten, one twice as wide in nine.
+        `shrink` scales the spread.
         """
         inner = 1 - 2 * (1 - confidence)
-        return self._as_change(expected_half_width(blocks, inner) * self.spread * shrink)
+        return self._as_change(expected_half_width(blocks, inner), shrink)
 
     def smallest_change(self, blocks: int, confidence: float, contrasts: int = 1) -> float:
         """The smallest change that so many blocks show in four of five runs; infinite if none.
 
-        The inverse of `results.statistics.blocks_for`.
+        Corrected for so many contrasts that decide together.
         """
-        if blocks < max(2, blocks_at_least(confidence, contrasts)):
-            return math.inf
-        normal = NormalDist()
-        z = normal.inv_cdf(1 - (1 - confidence) / 2 / contrasts) + normal.inv_cdf(POWER)
-        return self._as_change(z * self.spread * math.sqrt(math.pi / 3 / (blocks - 1)))
+        corrected = 1 - (1 - confidence) / max(1, contrasts)
+        return self._as_change(detectable_shift(blocks, corrected, POWER))
 
     def blocks_for_margin(
         self, margin: float, confidence: float, shrink: float = 1.0
     ) -> int | None:
         """About the fewest blocks whose floor lies below a margin; None: more than PAIRS_MAX."""
-        fits = (n for n in range(2, PAIRS_MAX) if self.floor(n, confidence, shrink) < margin)
-        return next(fits, None)
+        wanted = math.log1p(margin) if self.relative else margin
+        # The half width of many pairs is at most 1.7 spreads by their root: begin near there.
+        blocks = min(PAIRS_MAX, max(2, math.ceil((1.7 * self.spread * shrink / wanted) ** 2)))
+        while blocks < PAIRS_MAX and self.floor(blocks, confidence, shrink) >= margin:
+            blocks += 1
+        while blocks > 2 and self.floor(blocks - 1, confidence, shrink) < margin:
+            blocks -= 1
+        return blocks if blocks < PAIRS_MAX else None
 
-    def _as_change(self, difference: float) -> float:
+    def _as_change(self, spreads: float, shrink: float = 1.0) -> float:
+        """So many spreads as a change, a fraction where `relative`."""
+        if not math.isfinite(spreads):
+            return spreads
+        difference = spreads * self.spread * shrink
         if not self.relative:
             return difference
         return math.expm1(difference) if difference < 700 else math.inf

@@ -23,7 +23,7 @@ from typing import Final
 
 PAIRS_MAX: Final = 200
 EXACT_PAIRS_MAX: Final = 50
-WIDTH_DRAWS: Final = 300
+BOUNDS_DRAWN: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,6 @@ def equivalent(differences: Sequence[float], low: float, high: float, confidence
     return low < inner.low and inner.high < high
 
 
-@functools.cache
 def expected_half_width(pairs: int, confidence: float) -> float:
     """Half the width of the interval of `paired_shift`, on average, over normal differences of
     spread 1. Infinite when the pairs are too few.
@@ -174,16 +173,36 @@ def expected_half_width(pairs: int, confidence: float) -> float:
     By simulation up to EXACT_PAIRS_MAX pairs, to about 3 %; beyond by the signed-rank test's
     efficiency of 3/π against the t test (Hollander and Wolfe 3.1).
     """
-    rank = _bound_rank(pairs, confidence)
-    if rank < 1:
-        return math.inf
     if pairs > EXACT_PAIRS_MAX:
         return _normal_quantile((1 + confidence) / 2) * math.sqrt(math.pi / 3 / pairs)
-    source, total = random.Random(pairs), 0.0
-    for _ in range(WIDTH_DRAWS):
+    bounds = _simulated_bounds(pairs, confidence)
+    return sum(high - low for low, high in bounds) / 2 / len(bounds) if bounds else math.inf
+
+
+def detectable_shift(pairs: int, confidence: float, power: float) -> float:
+    """The shift of normal differences of spread 1 whose interval excludes zero so often.
+
+    A shift moves an interval as it is: that often its lower bound must lie above minus the shift.
+    Infinite when the pairs are too few; simulated or calculated as `expected_half_width` is.
+    """
+    if pairs > EXACT_PAIRS_MAX:
+        z = _normal_quantile((1 + confidence) / 2) + _normal_quantile(power)
+        return z * math.sqrt(math.pi / 3 / pairs)
+    lows = sorted(low for low, _ in _simulated_bounds(pairs, confidence))
+    return -lows[math.floor((1 - power) * len(lows))] if lows else math.inf
+
+
+@functools.cache
+def _simulated_bounds(pairs: int, confidence: float) -> tuple[tuple[float, float], ...]:
+    """Intervals over normal differences of spread 1; none when the pairs are too few."""
+    rank = _bound_rank(pairs, confidence)
+    if rank < 1:
+        return ()
+    source, found = random.Random(pairs), []
+    for _ in range(BOUNDS_DRAWN):
         walsh = walsh_averages([source.gauss(0, 1) for _ in range(pairs)])
-        total += (walsh[-rank] - walsh[rank - 1]) / 2
-    return total / WIDTH_DRAWS
+        found.append((walsh[rank - 1], walsh[-rank]))
+    return tuple(found)
 
 
 def median_interval(values: Sequence[float], confidence: float) -> Interval:
