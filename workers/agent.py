@@ -69,7 +69,7 @@ class Sending:
 
     @property
     def on_its_way(self) -> int:
-        """Bytes without an acknowledgement; the sender and the reader each have a sum of their own."""
+        """Bytes without an acknowledgement; sender and reader each have a sum of their own."""
         return self.sent_bytes - self.acknowledged_bytes
 
     def next_batch(self) -> bytes | None:

@@ -17,12 +17,13 @@ may write one trial, each its own streams.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,34 +33,65 @@ from results.files import put_in_place, remove_folder
 from results.schema import TableSchema
 from results.streams import stream_of
 
-FLUSH_ROWS = 4096
 FLUSH_EVERY_S = 0.5
+FLUSH_BYTES = 2 * 2**20
+"""Rows in memory that make a batch before its time is over: about 40,000 requests."""
+
+COMPRESSED_FROM_ROWS = 1024
+"""Smaller batches are cheaper whole: a sampler must not cost what it measures."""
+
+BATCH_ROWS_MAX = 262_144
+STREAM_BYTES_MAX = 4 * 2**30
+"""What the spool holds at most of one stream that the collector does not take: further rows are
+lost, and counted. That is about 400 million requests."""
+
+WAITING_BYTES_MAX = 64 * 2**20
+"""What may wait in memory for a slow disk, where a thread of its own writes."""
+
 LOG_BYTES_MAX = 16 * 2**20
 """A longer service log is cut in the middle: its beginning and its end tell most."""
 
+_COMPRESSION = pa.Codec("zstd", 1)
 Columns = Mapping[str, Sequence[Any]]
 
 
 class StreamWriter:
     """Rows of one table, as batches in files. May be used by several threads.
 
-    A disk that is full must not stop a measurement: rows that could not be written are counted in
-    `lost_rows`, and the trial's totals tell.
+    Nothing here may stop a measurement: rows for which the disk or the spool has no room, or which
+    a slow disk did not take in time, are counted in `lost_rows`, and the trial's totals tell.
+    With `in_background` a thread writes, and `write` never waits for a disk.
     """
 
-    def __init__(self, folder: Path, table: TableSchema) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        table: TableSchema,
+        *,
+        bytes_max: int = STREAM_BYTES_MAX,
+        in_background: bool = False,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
         self._schema = table.arrow
+        self._files = BatchFiles(folder, bytes_max)
         self._lock = threading.Lock()
+        self._disk_lock = threading.Lock()
         self._waiting: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
+        self._waiting_bytes = 0
         self._flushed_s = time.monotonic()
-        self._digest = hashlib.sha256()
-        self._sequence = 0
-        self.rows = 0
-        self.lost_rows = 0
-        self._write_totals()
+        self._lost_in_memory = 0
+        self._background = Background(self.flush) if in_background else None
+        self._files.write_totals()
+
+    @property
+    def rows(self) -> int:
+        """Rows in files."""
+        return self._files.rows
+
+    @property
+    def lost_rows(self) -> int:
+        """Rows that are lost, and only counted."""
+        return self._files.lost_rows + self._lost_in_memory
 
     def append(self, columns: Columns) -> None:
         """Add rows as columns of equal length; a nullable column may be left out."""
@@ -68,42 +100,88 @@ class StreamWriter:
     def write(self, batch: pa.RecordBatch) -> None:
         """Add a batch of this table's schema."""
         with self._lock:
+            if self._background and self._waiting_bytes >= WAITING_BYTES_MAX:
+                self._lost_in_memory += batch.num_rows
+                return
             self._waiting.append(batch)
-            self._waiting_rows += batch.num_rows
+            self._waiting_bytes += batch.nbytes
             due = time.monotonic() - self._flushed_s >= FLUSH_EVERY_S
-            if due or self._waiting_rows >= FLUSH_ROWS:
-                self._flush()
+            if not due and self._waiting_bytes < FLUSH_BYTES:
+                return
+        if self._background:
+            self._background.wake()
+        else:
+            self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        with self._lock:
+        """Write what waits; return when it is in files."""
+        with self._disk_lock:
             self._flush()
 
     def close(self) -> None:
         """Write what waits, and the totals once more: there may be room for them by now."""
-        with self._lock:
+        if self._background:
+            self._background.stop()
+        with self._disk_lock:
             self._flush()
-            self._write_totals()
+            self._files.write_totals()
 
     def _flush(self) -> None:
-        self._flushed_s = time.monotonic()
-        if not self._waiting_rows:
+        with self._lock:
+            self._flushed_s = time.monotonic()
+            batches, self._waiting = self._waiting, []
+            self._waiting_bytes = 0
+            lost, self._lost_in_memory = self._lost_in_memory, 0
+            self._files.lost_rows += lost
+        if batches or lost:
+            self._files.add(_merged(self._schema, batches))
+
+
+class BatchFiles:
+    """The files of one stream, and the account of them. One thread at a time."""
+
+    def __init__(self, folder: Path, bytes_max: int) -> None:
+        self._folder = folder
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._counted_s = 0.0
+        self._digest = hashlib.sha256()
+        self._sequence = 0
+        self.rows = 0
+        self.lost_rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Write rows as one batch, or as several when they are very many."""
+        for batch in table.to_batches(max_chunksize=BATCH_ROWS_MAX):
+            self._add(batch)
+        self.write_totals()
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        if not batch.num_rows:
             return
-        batches, self._waiting = self._waiting, []
-        rows, self._waiting_rows = self._waiting_rows, 0
+        data = _encoded(batch)
         try:
-            data = _encoded(self._schema, batches)
+            if not self._has_room(len(data)):
+                raise OSError(f"the spool holds {self._bytes_max} bytes of this stream already")
             _write_whole(self._folder / f"{self._sequence + 1:08d}.arrow", data)
         except OSError:
-            self.lost_rows += rows
-            self._write_totals()
+            self.lost_rows += batch.num_rows
             return
         self._sequence += 1
-        self.rows += rows
+        self._bytes += len(data)
+        self.rows += batch.num_rows
         self._digest.update(hashlib.sha256(data).digest())
-        self._write_totals()
 
-    def _write_totals(self) -> None:
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes more may be spooled; what was sent is gone when one looks."""
+        now_s = time.monotonic()
+        if self._bytes + size > self._bytes_max and now_s - self._counted_s >= FLUSH_EVERY_S:
+            self._counted_s = now_s
+            self._bytes = _size_of(self._folder)
+        return self._bytes + size <= self._bytes_max
+
+    def write_totals(self) -> None:
+        """Leave the account beside the files."""
         totals = {
             "batches": self._sequence,
             "rows": self.rows,
@@ -116,11 +194,54 @@ class StreamWriter:
             return  # the next batch says the same and more, and `close` tries again
 
 
-class Spool:
-    """One trial's folder in the spool; part 0 is that of the service's own node."""
+class Background:
+    """A thread that does one thing again whenever it is woken."""
 
-    def __init__(self, root: Path, run_id: str, trial_id: str, part: int = 0) -> None:
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._due = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have it done soon."""
+        self._due.set()
+
+    def stop(self) -> None:
+        """Let it finish what it does, and no more."""
+        self._stopped = True
+        self._due.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._due.wait()
+            self._due.clear()
+            if self._stopped:
+                return
+            self._work()
+
+
+class Spool:
+    """One trial's folder in the spool; part 0 is that of the service's own node.
+
+    With `in_background` threads write: not for a process whose threads are gevent's.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        run_id: str,
+        trial_id: str,
+        part: int = 0,
+        *,
+        stream_bytes_max: int = STREAM_BYTES_MAX,
+        in_background: bool = False,
+    ) -> None:
         self._part = part
+        self._stream_bytes_max = stream_bytes_max
+        self._in_background = in_background
         self.folder = Path(root) / trial_id
         self.folder.mkdir(parents=True, exist_ok=True)
         self._writers: dict[str, StreamWriter] = {}
@@ -133,7 +254,12 @@ class Spool:
         """The writer of a process's stream of a table; the same one each time."""
         name = stream_of(table.name, self._part, process)
         if name not in self._writers:
-            self._writers[name] = StreamWriter(self.folder / name, table)
+            self._writers[name] = StreamWriter(
+                self.folder / name,
+                table,
+                bytes_max=self._stream_bytes_max,
+                in_background=self._in_background,
+            )
         return self._writers[name]
 
     def row_counts(self) -> dict[str, int]:
@@ -181,17 +307,32 @@ def _batch(schema: pa.Schema, columns: Columns) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _encoded(schema: pa.Schema, batches: list[pa.RecordBatch]) -> bytes:
-    """One batch as an Arrow IPC stream, its dictionaries made one."""
-    table = pa.Table.from_batches(batches, schema=schema).unify_dictionaries().combine_chunks()
+def _merged(schema: pa.Schema, batches: list[pa.RecordBatch]) -> pa.Table:
+    """Batches as one, their dictionaries made one."""
+    return pa.Table.from_batches(batches, schema=schema).unify_dictionaries().combine_chunks()
+
+
+def _encoded(batch: pa.RecordBatch) -> pa.Buffer:
+    """A batch as an Arrow IPC stream."""
+    compression = _COMPRESSION if batch.num_rows >= COMPRESSED_FROM_ROWS else None
+    options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        for batch in table.to_batches():
-            writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _size_of(folder: Path) -> int:
+    """Bytes of the batches in a folder; the agent removes some meanwhile."""
+    size = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                size += entry.stat().st_size
+    return size
+
+
+def _write_whole(path: Path, data: bytes | pa.Buffer) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(data)

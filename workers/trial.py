@@ -107,7 +107,7 @@ class Trial:
         self._failure: ServiceFailed | None = None
         self._load_failure: LoadLost | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="trial-", dir=node.work_root))
-        self._spool = Spool(node.spool_root, spec.run_id, spec.trial_id)
+        self._spool = Spool(node.spool_root, spec.run_id, spec.trial_id, in_background=True)
         self._events = self._spool.stream(EVENTS)
         self._limiter: Limiter | None = None
         self._deployment: Deployment | None = None

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+import workers.spool
 from results.archive import Archive
 from results.collector_process import CollectorProcess
 from results.record import TrialRecord
 from results.schema import EVENTS, MEMORY, REQUESTS, SCHEMA_VERSION
 from workers.agent import AgentProcess, wait_delivered
-from workers.spool import LOG_BYTES_MAX, Spool, StreamWriter
+from workers.spool import FLUSH_BYTES, LOG_BYTES_MAX, Spool, StreamWriter
 
 RUN = "20260101-000000-abcd"
 TRIAL = "b01-1-default-steady"
@@ -72,7 +73,7 @@ def test_batches_wait_for_more_rows_and_are_numbered_without_gaps(tmp_path: Path
     spool = Spool(tmp_path, RUN, TRIAL)
     writer = spool.stream(EVENTS)
     for _ in range(3):
-        add_events(writer, 4096)
+        add_events(writer, 4096, "m" * (FLUSH_BYTES // 4096))
     add_events(writer, 1)
     writer.close()
     writer.close()
@@ -143,6 +144,52 @@ def test_rows_lost_to_a_full_disk_are_known_to_every_process(small_disk: Path) -
     elsewhere = Spool(small_disk, RUN, TRIAL)
     assert elsewhere.lost_rows() == 5
     assert elsewhere.row_counts() == {"events": 2}
+
+
+def test_a_spool_that_nobody_empties_is_bounded_and_counts(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, RUN, TRIAL, stream_bytes_max=50_000)
+    writer = spool.stream(EVENTS)
+    for _ in range(100):
+        add_events(writer, 10, "m" * 100)
+        writer.flush()
+    files = list((spool.folder / "events").glob("*.arrow"))
+    assert 30_000 < sum(path.stat().st_size for path in files) <= 50_000
+    assert writer.rows == 10 * len(files)
+    assert writer.lost_rows == 1000 - writer.rows
+    for path in files:  # as an agent does that comes late
+        path.unlink()
+    writer._files._counted_s = 0
+    add_events(writer, 10, "m" * 100)
+    writer.flush()
+    assert writer.lost_rows == 1000 - 10 * len(files), "there was room again"
+
+
+def test_a_disk_that_stands_still_stops_no_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, writes = threading.Event(), threading.Event()
+
+    def slow(path: Path, data: bytes) -> None:
+        writes.set()
+        goes_on.wait()
+        write_whole(path, data)
+
+    write_whole = workers.spool._write_whole
+    spool = Spool(tmp_path, RUN, TRIAL, in_background=True)
+    writer = spool.stream(EVENTS)
+    monkeypatch.setattr("workers.spool._write_whole", slow)
+    monkeypatch.setattr("workers.spool.FLUSH_BYTES", 10_000)
+    monkeypatch.setattr("workers.spool.WAITING_BYTES_MAX", 100_000)
+    add_events(writer, 100, "m" * 100)
+    writes.wait()
+    for _ in range(20):  # would never come back if it waited
+        add_events(writer, 100, "m" * 100)
+    assert writer.lost_rows > 0
+    goes_on.set()
+    spool.finish(record_text(), None)
+    assert writer.rows + writer.lost_rows == 2100
+    assert writer.rows >= 700, "what fits into memory is not lost"
+    assert spool.totals()["events"]["lost_rows"] == writer.lost_rows
 
 
 # The agent
