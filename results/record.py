@@ -117,6 +117,9 @@ class LoadRecord:
     real start. `unrecorded` counts requests that were made but did not become a row, `unanswered`
     those that had no answer when the generator ended: rows with an error. `waiting_before` and
     `waiting_after` are the arrivals without an answer when measure began and when it ended.
+    `loop_lag` is how late the generator's own loop got to what was due, and so to an answer.
+    `exhausted` counts requests for which it had no port or file left, `lost` rows that waited too
+    long for a disk. `costly_users` names Locust's own kinds of users in the scenario.
     """
 
     planned: int | None
@@ -135,6 +138,11 @@ class LoadRecord:
     unanswered: int = 0
     waiting_before: int | None = None
     waiting_after: int | None = None
+    loop_lag_p99_ns: int | None = None
+    loop_lag_max_ns: int | None = None
+    exhausted: int = 0
+    costly_users: list[str] = field(default_factory=list)
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +150,8 @@ class SeriesTrend:
     """What one series of a trial did over measure (`results/steady.py`).
 
     `points` are its values, `independent` about how many of them are independent, `level` their
-    median. Slopes are in `unit` per second, their bounds at 99.5 %; `late_slope_per_s` is that of the
-    second half. `step` is the most likely change of level, at `step_at_s` seconds into measure,
+    median. Slopes are in `unit` per second, their bounds at 99.5 %; `late_slope_per_s` is
+    that of the second half. `step` is the most likely change of level, at `step_at_s` seconds into measure,
     `step_p` its p-value. What too few points don't tell is None.
     """
 

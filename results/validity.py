@@ -6,10 +6,10 @@ told. The codes are a closed vocabulary: `CODES` says what each one means.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from results import generatorproof
 from results.record import ExitRecord, Finding, LoadRecord, PhasePeak, TrialRecord
 from results.streams import table_of
 
@@ -37,6 +37,7 @@ CODES: Final = {
     "profiles_missing": "profiles that were asked for were not taken",
     "no_load": "the load generator gave no account of itself",
     "generator_saturated": "the load generator could not keep its schedule",
+    "generator_exhausted": "the load generator had no free port or file for a request",
     "generator_late": "the load generator sent later than the schedule said, by its own fault",
     "service_saturated": "arrivals had to wait because too many requests were unanswered",
     "requests_unrecorded": "requests were made that are not rows",
@@ -70,13 +71,7 @@ NODE_FAULTS: Final = frozenset(
 """What makes a trial invalid without being the service's doing: repeating it may help."""
 
 SAMPLES_SHARE_MIN = 0.9
-SENT_SHARE_MIN = 0.99
-LAG_P99_WARN_NS = 10_000_000
-LAG_P99_MAX_NS = 50_000_000
-GENERATOR_CPU_MAX = 0.9
 ERROR_SHARE_WARN = 0.01
-WAITING_SHARE_WARN = 0.02
-CHANCE_SPREADS = 4
 STEAL_SHARE_WARN = 0.02
 FOREIGN_SHARE_WARN = 0.05
 REQUESTS_FOR_P99 = 1_000
@@ -253,7 +248,7 @@ def _teardown(record: TrialRecord) -> Iterator[Finding]:
 
 
 def _load(record: TrialRecord, load: LoadRecord, rows: dict[str, int]) -> Iterator[Finding]:
-    yield from _generator(record, load)
+    yield from generatorproof.findings(record, load)
     missing = load.unrecorded + max(0, load.sent - rows_of(rows, "requests"))
     if missing:
         text = f"{missing} requests were begun and are not in the archive"
@@ -278,76 +273,6 @@ def _load(record: TrialRecord, load: LoadRecord, rows: dict[str, int]) -> Iterat
 def rows_of(rows: dict[str, int], table: str) -> int:
     """The rows of a table, all its parts together."""
     return sum(count for stream, count in rows.items() if table_of(stream)[0] == table)
-
-
-def _generator(record: TrialRecord, load: LoadRecord) -> Iterator[Finding]:
-    """The generator proves itself: a slow generator looks just like a slow service."""
-    seconds = _measure_s(record)
-    # The mean of a shape: that much was carried, whatever its peak.
-    mean = " on average" if _rates(record) else ""
-    at_least = (
-        f"at least {load.measured / seconds:,.0f}/s{mean}" if seconds else "the rate is not known"
-    )
-    remedy = "use another node or fewer requests"
-    if load.in_flight_max_reached and load.planned and load.not_sent > load.planned * 0.01:
-        text = (
-            f"the service did not keep up: {load.not_sent:,} arrivals were never sent; {at_least}"
-        )
-        yield Finding(
-            "service_saturated", "invalid", text, "lower the rate: latency has no meaning"
-        )
-    elif load.in_flight_max_reached:
-        text = "arrivals waited because in_flight_max requests were unanswered"
-        yield Finding("service_saturated", "warning", text, "raise in_flight_max or lower the rate")
-    elif load.planned and load.not_sent > load.planned * (1 - SENT_SHARE_MIN):
-        text = f"generator saturated: {at_least}; {load.not_sent:,} arrivals were not sent"
-        yield Finding("generator_saturated", "invalid", text, remedy)
-    elif _waiting_grew(load, _rates(record)):
-        text = (
-            f"the service did not keep up: {load.waiting_before:,} requests were unanswered when "
-            f"measure began and {load.waiting_after:,} when it ended"
-        )
-        remedy_rate = "lower the rate: these latencies grow with the length of measure"
-        yield Finding("service_saturated", "warning", text, remedy_rate)
-    if load.cpu_share > GENERATOR_CPU_MAX:
-        text = f"generator saturated: {at_least}; it used {load.cpu_share:.0%} of a core"
-        yield Finding("generator_saturated", "invalid", text, remedy)
-    lag_ns = load.lag_p99_ns or 0
-    if lag_ns > LAG_P99_WARN_NS:
-        late = f"the generator itself sent {lag_ns / 1e6:.0f} ms late (p99)"
-        if lag_ns > LAG_P99_MAX_NS:
-            text = f"generator saturated: {at_least}; {late}"
-            yield Finding("generator_late", "invalid", text, remedy)
-        else:
-            text = f"{late}: that much of the latencies is not the service's"
-            yield Finding("generator_late", "warning", text, remedy)
-
-
-def _rates(record: TrialRecord) -> list[dict[str, float]]:
-    """The pieces of a rate that changes; none when it does not."""
-    arrivals = (record.spec.get("load") or {}).get("arrivals") or {}
-    return arrivals.get("rates") or []
-
-
-def _waiting_grew(load: LoadRecord, rates: Sequence[dict[str, float]]) -> bool:
-    """Whether requests piled up in measure, by more than the chance of random arrivals explains.
-
-    As many wait as come in while one is answered (Little), so that more wait when the rate is
-    higher at the end; where it began at 0, nothing can be said.
-    """
-    if load.waiting_before is None or load.waiting_after is None:
-        return False
-    first, last = (rates[0]["from_rps"], rates[-1]["to_rps"]) if rates else (1.0, 1.0)
-    if first == 0:
-        return False
-    growth = load.waiting_after - load.waiting_before * max(1.0, last / first)
-    # Numbers of requests in a system that keeps up scatter about as their root (Little; Poisson).
-    chance = CHANCE_SPREADS * math.sqrt(load.waiting_before + load.waiting_after)
-    return growth > max(chance, load.measured * WAITING_SHARE_WARN)
-
-
-def _measure_s(record: TrialRecord) -> float:
-    return sum(p.end_ns - p.start_ns for p in record.phases if p.name == "measure") / 1e9
 
 
 def _sampling(record: TrialRecord, rows: dict[str, int]) -> Iterator[Finding]:

@@ -478,3 +478,28 @@ def test_clocks_that_can_not_be_trusted_are_told(record: TrialRecord) -> None:
     assert spoiled_by_node(record), "another attempt may go well"
     record.findings = [unknown]
     assert record.valid
+
+
+def test_a_generator_without_ports_or_files_is_not_the_service(record: TrialRecord) -> None:
+    found = only(judged(with_load(record, exhausted=31)))
+    assert (found.code, found.level) == ("generator_exhausted", "invalid")
+    assert "for 31 requests it had no free port or file" in found.text
+    assert "ulimit -n" in found.remedy
+
+
+@pytest.mark.parametrize(("late_ms", "level"), [(9, None), (30, "warning"), (60, "invalid")])
+def test_a_loop_that_comes_late_takes_answers_late(
+    record: TrialRecord, late_ms: int, level: str | None
+) -> None:
+    found = judged(with_load(record, loop_lag_p99_ns=late_ms * MS_NS))
+    assert [(f.code, f.level) for f in found] == ([("generator_late", level)] if level else [])
+
+
+def test_what_helps_a_saturated_generator_fits_the_scenario(record: TrialRecord) -> None:
+    for costly, first in ((["FastHttpUser"], "workloads.users.HttpUser instead of"), ([], "more")):
+        busy = with_load(record, cpu_share=0.97, costly_users=costly)
+        found = only(judged(busy))
+        assert found.code == "generator_saturated"
+        assert "at least" in found.text
+        assert found.remedy.startswith(first)
+        assert "load from other nodes" in found.remedy

@@ -40,9 +40,19 @@ def together(lives: Sequence[Live]) -> Live | None:
 def merged(records: Sequence[LoadRecord]) -> LoadRecord:
     """One account of several generators: counts added, the worst of what can't be added."""
     plain = [asdict(record) for record in records]
-    added = ("sent", "measured", "failed", "not_sent", "late", "unrecorded", "unanswered")
+    added = (
+        "sent",
+        "measured",
+        "failed",
+        "not_sent",
+        "late",
+        "unrecorded",
+        "unanswered",
+        "exhausted",
+        "lost",
+    )
     may_lack = ("planned", "waiting_before", "waiting_after")
-    worst = ("lag_p50_ns", "lag_p99_ns", "lag_max_ns")
+    worst = ("lag_p50_ns", "lag_p99_ns", "lag_max_ns", "loop_lag_p99_ns", "loop_lag_max_ns")
     total: dict[str, Any] = {name: sum(p[name] for p in plain) for name in added}
     for name in may_lack:
         values = [p[name] for p in plain]
@@ -55,4 +65,5 @@ def merged(records: Sequence[LoadRecord]) -> LoadRecord:
         cpu_share=max(p["cpu_share"] for p in plain),
         in_flight_max_reached=any(p["in_flight_max_reached"] for p in plain),
         locust_version=plain[0]["locust_version"],
+        costly_users=sorted({name for p in plain for name in p["costly_users"]}),
     )

@@ -7,21 +7,23 @@ imports neither gevent nor Locust.
 from __future__ import annotations
 
 import random
+from array import array
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from results.clock import steady_ns
 from workers.load.arrivals import Offsets
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One arrival in a user's hands; instants are monotonic nanoseconds."""
+class Slot(Protocol):
+    """Where one user waits."""
 
-    intended_ns: int
-    lag_ns: int
+    def get(self) -> int:
+        """Wait for an arrival's instant."""
+
+    def set(self, intended_ns: int) -> None:
+        """Let the user have it; it begins at once."""
 
 
 class Gate:
@@ -32,44 +34,54 @@ class Gate:
     their order and keep their intended start.
     """
 
-    def __init__(self, offsets: Offsets, make_slot: Callable[[], Any], seed: int) -> None:
+    def __init__(self, offsets: Offsets, make_slot: Callable[[], Slot], seed: int) -> None:
         self._offsets = offsets
         self._make_slot = make_slot
         self._random = random.Random(seed)
-        self._free: defaultdict[Any, list[Any]] = defaultdict(list)
+        self._free: defaultdict[Any, list[Slot]] = defaultdict(list)
         self._weights: dict[Any, float] = {}
         self._backlog: deque[int] = deque()
-        self._instants_ns: list[int] = []
+        self._instants_ns = array("q")
         self._next = 0
-        self.lags_ns: list[int] = []
+        self.lags_ns = array("q")
         self.busy = 0
         self.backlog_max = 0
 
-    def take(self, kind: Any, weight: float) -> Arrival:
-        """Wait for an arrival; called by a user of this kind that is free."""
+    def take(self, kind: Any, weight: float) -> int:
+        """Wait for an arrival and give its intended start, in monotonic nanoseconds.
+
+        Called by a user of this kind that is free.
+        """
         self._weights[kind] = weight
         if self._backlog:
             self.busy += 1
             # The generator's own delay counts from when this user became free: now.
-            return self._begin(self._backlog.popleft(), steady_ns())
+            self.lags_ns.append(0)
+            return self._backlog.popleft()
         slot = self._make_slot()
         self._free[kind].append(slot)
-        intended_ns = slot.get()
-        return self._begin(intended_ns, intended_ns)
-
-    def _begin(self, intended_ns: int, possible_ns: int) -> Arrival:
-        lag_ns = max(0, steady_ns() - possible_ns)
-        self.lags_ns.append(lag_ns)
-        return Arrival(intended_ns, lag_ns)
+        try:
+            intended_ns = slot.get()
+        except BaseException:  # its user was ended while it waited
+            if slot in self._free[kind]:
+                self._free[kind].remove(slot)
+            raise
+        self.lags_ns.append(max(0, steady_ns() - intended_ns))
+        return intended_ns
 
     def give_back(self) -> None:
         """A user is done with its arrival."""
         self.busy -= 1
 
-    def begin(self, start_ns: int) -> list[int]:
+    def begin(self, start_ns: int) -> array[int]:
         """Fix the schedule's first instant; the monotonic instants of all arrivals."""
-        self._instants_ns = (self._offsets + start_ns).tolist()
+        self._instants_ns = array("q", (self._offsets + start_ns).astype("q").tobytes())
         return self._instants_ns
+
+    @property
+    def next_ns(self) -> int | None:
+        """When the next arrival is due; None when all were let in."""
+        return self._instants_ns[self._next] if self._next < len(self._instants_ns) else None
 
     def close(self) -> None:
         """Let nobody in any more; what waits for a free user is not sent."""
@@ -78,15 +90,13 @@ class Gate:
 
     def let_in_due(self) -> None:
         """Let in every arrival whose instant has come."""
-        now_ns = steady_ns()
-        while self._next < len(self._instants_ns) and self._instants_ns[self._next] <= now_ns:
-            self._let_in(self._instants_ns[self._next])
+        while (due_ns := self.next_ns) is not None and due_ns <= steady_ns():
             self._next += 1
+            self._let_in(due_ns)
 
     def _let_in(self, intended_ns: int) -> None:
         kinds = [kind for kind, slots in self._free.items() if slots]
         if kinds:
-            # Busy from now on: its user only begins at the loop's next turn.
             self.busy += 1
             self._free[self._drawn(kinds)].pop().set(intended_ns)
         else:

@@ -18,6 +18,7 @@ from locust.env import Environment
 from locust.runners import Runner
 from locust.user.task import TaskSet
 from locust.util.load_locustfile import load_locustfile
+import locust
 import locust.clients
 import locust.contrib.fasthttp
 import gevent
@@ -33,6 +34,7 @@ import random
 import sys
 import time
 import traceback
+from array import array
 from collections import Counter, deque
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -40,10 +42,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from results.clock import ClockMap, steady_ns
 from results.record import LoadRecord
 from results.schema import REQUESTS
+from workers.load.alarm import keep_time
 from workers.load.arrivals import schedule
 from workers.load.gate import Gate
 from workers.load.hook import RecordingHook, SteadyTime, Turn, described
@@ -52,12 +56,14 @@ from workers.load.writer import BackgroundWriter
 from workers.processes import sharpen_timers
 from workers.spec import LoadSpec, from_plain
 from workers.spool import Spool
+from workloads.sessions import thinking
 
 LIVE_EVERY_S = 0.5
 DRAIN_S = 5.0
 """How long after the schedule's end answers and late arrivals are waited for."""
 
 LATE_NS = 10_000_000
+LOOK_EVERY_NS = 20_000_000
 PREPARE_S = 30.0
 Event = dict[str, list[Any]]
 
@@ -72,8 +78,8 @@ def gate_tasks(gate: Gate, clock: ClockMap) -> None:
             run_next(task_set)
             return
         user_class = type(task_set.user)
-        arrival = gate.take(user_class, user_class.weight)
-        gevent.getcurrent().turn = Turn(clock.utc_ns(arrival.intended_ns))
+        intended_ns = gate.take(user_class, user_class.weight)
+        gevent.getcurrent().turn = Turn(clock.utc_ns(intended_ns))
         try:
             run_next(task_set)
         finally:
@@ -81,6 +87,22 @@ def gate_tasks(gate: Gate, clock: ClockMap) -> None:
 
     TaskSet.execute_next_task = execute_next_task  # type: ignore[method-assign]
     TaskSet.wait = lambda _task_set: None  # type: ignore[method-assign]
+
+
+class GreenletSlot:
+    """A user that waits for an arrival is switched to straight from the loop."""
+
+    __slots__ = ("_waiting",)
+
+    def get(self) -> int:
+        """Wait for an arrival's instant."""
+        self._waiting = gevent.getcurrent()
+        intended_ns: int = gevent.get_hub().switch()
+        return intended_ns
+
+    def set(self, intended_ns: int) -> None:
+        """Let the user have it; called in the loop, and nowhere else."""
+        self._waiting.switch(intended_ns)
 
 
 class Generator:
@@ -110,6 +132,7 @@ class Generator:
         self.gate = self._make_gate()
         self._task_errors: Counter[str] = Counter()
         self._cpu_share = 0.0
+        self._loop_lags_ns = array("q")
         self._waiting: list[int] = []
         self._finished = gevent.event.Event()
 
@@ -118,7 +141,7 @@ class Generator:
             return None
         offsets = schedule(self.load.arrivals, self.load.seed, self.measure_ns, self.warmup_ns)
         index, stripes = self._stripe
-        return Gate(offsets[index::stripes], gevent.event.AsyncResult, self.load.seed + index)
+        return Gate(offsets[index::stripes], GreenletSlot, self.load.seed + index)
 
     def _share(self, count: int) -> int:
         """This generator's part of a number of users: the first ones take what is left over."""
@@ -187,15 +210,21 @@ class Generator:
             start_utc_ns, measure_utc_ns, measure_utc_ns + self.measure_ns
         )
         gevent.spawn(self._watch_measure, start_ns + self.warmup_ns)
+        gevent.spawn(self._watch_loop, start_ns + self.warmup_ns)
         end_ns = start_ns + self.warmup_ns + self.measure_ns
         if self.gate:
-            keep_time(self.gate, start_ns)
+            self._keep_time(self.gate, start_ns)
         else:
             _sleep_until(start_ns)
             self._spawn(self._share(self.load.users or 1))
         _sleep_until(end_ns)
         self._drain()
         self._finished.set()
+
+    def _keep_time(self, gate: Gate, start_ns: int) -> None:
+        instants_ns = gate.begin(start_ns)
+        loop, native = gevent.get_hub().loop, gevent.monkey.get_original
+        keep_time(loop, instants_ns, gate.let_in_due, lambda: gate.next_ns, native)
 
     def _drain(self) -> None:
         if self.gate:
@@ -211,9 +240,17 @@ class Generator:
         self._count_waiting()
         self._cpu_share = (time.process_time_ns() - before_ns) / max(1, self.measure_ns)
 
+    def _watch_loop(self, measure_start_ns: int) -> None:
+        """How late the loop gets to what is due: it takes answers as late as that, too."""
+        _sleep_until(measure_start_ns)
+        while not self._finished.is_set():
+            due_ns = steady_ns() + LOOK_EVERY_NS
+            gevent.sleep(LOOK_EVERY_NS / 1e9)
+            self._loop_lags_ns.append(max(0, steady_ns() - due_ns))
+
     def _count_waiting(self) -> None:
         if self.gate:
-            self._waiting.append(self.gate.unanswered)
+            self._waiting.append(self.gate.unanswered - thinking())
 
     def report_live(self) -> None:
         """Tell the rate of the last half second, for ever, and keep rows flowing to the spool."""
@@ -228,7 +265,7 @@ class Generator:
 
     def finish(self) -> None:
         """Stop the users, write the last rows, and tell the whole account."""
-        busy = self.gate.busy if self.gate else 0
+        busy = self.gate.busy - thinking() if self.gate else 0
         if self.gate is None:
             self._runner.stop()
         events.test_stop.fire(environment=self.environment)
@@ -248,8 +285,8 @@ class Generator:
         """The LoadRecord as plain data."""
         gate = self.gate
         lags = np.array(gate.lags_ns if gate else [], dtype=np.int64)
-        quantiles = np.quantile(lags, [0.5, 0.99, 1.0]).astype(int).tolist() if lags.size else None
-        p50, p99, largest = quantiles or (None, None, None)
+        p50, p99, largest = _quantiles(lags)
+        _, loop_p99, loop_largest = _quantiles(np.array(self._loop_lags_ns, dtype=np.int64))
         arrivals = self.load.arrivals
         waiting = self._waiting if len(self._waiting) == 2 else (None, None)
         record = LoadRecord(
@@ -269,8 +306,19 @@ class Generator:
             unanswered=unanswered,
             waiting_before=waiting[0],
             waiting_after=waiting[1],
+            loop_lag_p99_ns=loop_p99,
+            loop_lag_max_ns=loop_largest,
+            exhausted=self.recorder.exhausted,
+            costly_users=sorted(self._costly_users()),
+            lost=self.recorder.lost,
         )
         return {name: getattr(record, name) for name in record.__slots__}
+
+    def _costly_users(self) -> set[str]:
+        """Locust's own users in the scenario, which cost several times what ours do."""
+        users: tuple[type, ...] = tuple(self.environment.user_classes)
+        known = (locust.contrib.fasthttp.FastHttpUser, locust.HttpUser)
+        return {base.__name__ for user in users for base in known if issubclass(user, base)}
 
     def events(self) -> list[Event]:
         """What went wrong besides requests, as rows of the events table."""
@@ -279,6 +327,9 @@ class Generator:
         if self.gate and self.gate.backlog_max:
             text = "arrivals had to wait for a free user: all in_flight_max were busy"
             found.append(("in_flight_max", text, self.gate.backlog_max))
+        if paused := thinking():
+            text = "users paused in a session when the load ended, whose rest was not sent"
+            found.append(("session_cut", text, paused))
         return [
             {
                 "time_ns": [self.clock.now_ns()],
@@ -324,26 +375,12 @@ class Generator:
             os._exit(1)
 
 
-def keep_time(gate: Gate, start_ns: int) -> None:
-    """Wake the gate at each arrival's instant, from a thread of the operating system.
-
-    gevent's own timers have a resolution of a millisecond, which would be added to every latency.
-    On Windows Python's sleep waits for a high-resolution timer.
-    """
-    sleep = gevent.monkey.get_original("time", "sleep")
-    wake = gevent.get_hub().loop.async_()
-    wake.start(gate.let_in_due)
-
-    def tick(instants_ns: list[int]) -> None:
-        for due_ns in instants_ns:
-            while (left_ns := due_ns - steady_ns()) > 0:
-                sleep(left_ns / 1e9)
-            wake.send()
-
-    # The thread must get the interpreter at once when it wakes.
-    sys.setswitchinterval(2e-4)
-    start_thread = gevent.monkey.get_original("_thread", "start_new_thread")
-    start_thread(tick, (list(gate.begin(start_ns)),))
+def _quantiles(values: npt.NDArray[np.int64]) -> tuple[int | None, int | None, int | None]:
+    """Median, 99 % and the largest; None of nothing."""
+    if not values.size:
+        return None, None, None
+    p50, p99, largest = np.quantile(values, [0.5, 0.99, 1.0]).astype(int).tolist()
+    return p50, p99, largest
 
 
 def _sleep_until(monotonic_ns: int) -> None:
@@ -380,11 +417,21 @@ def orders() -> Iterator[str]:
             yield line
 
 
+def open_many_files() -> None:
+    """Each connection is a file: allow as many as this process may allow itself."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     """Serve one trial; the end of standard input ends the process, whatever it does."""
     output = os.dup(1)
     os.dup2(2, 1)
     sharpen_timers()
+    open_many_files()
     generator = Generator(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), output)
     generator.attempt(generator.import_scenario)
     generator.tell(ready=True)

@@ -19,6 +19,13 @@ from results.schema import PHASE_TYPE, REQUESTS
 from workers.spool import StreamWriter
 
 ERROR_CHARACTERS_MAX: Final = 200
+EXHAUSTED: Final = (
+    "the generator has no free",
+    "too many open files",
+    "cannot assign requested address",
+)
+"""In errors of requests that this machine could not begin: it has no port or no file left."""
+
 BLOCK_ROWS: Final = 8192
 NOT_DUE: Final = -(2**63)
 """In place of an intended start: there is none in a closed loop."""
@@ -99,6 +106,7 @@ class Recorder:
         self.measured = 0
         self.failed = 0
         self.lost = 0
+        self.exhausted = 0
         self._hand_over = hand_over
         self._kinds = Words(("", ""))
         self._errors = Words()
@@ -161,7 +169,15 @@ class Recorder:
         phases = self.timeline.phases(times_ns)
         self.measured += int((phases == _PHASES.index("measure")).sum())
         self.failed += int((rows["error"] != NO_ERROR).sum())
+        self._count_exhausted(rows["error"])
         self.stream.write(self._batch(rows, phases))
+
+    def _count_exhausted(self, errors: npt.NDArray[np.int32]) -> None:
+        """Rows whose request had no port or file: words of our client, and of the system."""
+        for number, count in zip(*np.unique(errors, return_counts=True), strict=True):
+            text = self._errors.texts[number] or ""
+            if any(word in text.lower() for word in EXHAUSTED):
+                self.exhausted += int(count)
 
     def _batch(self, rows: Rows, phases: npt.NDArray[np.int8]) -> pa.RecordBatch:
         closed = rows["due_ns"] == NOT_DUE
