@@ -112,8 +112,9 @@ func routes() {
 	http.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
 	answer("/sleep", func(w http.ResponseWriter, r *http.Request) {
 		ms, _ := strconv.Atoi(r.URL.Query().Get("ms"))
+		began := time.Now()
 		time.Sleep(time.Duration(ms) * time.Millisecond)
-		fmt.Fprint(w, "slept")
+		fmt.Fprint(w, time.Since(began).Nanoseconds())
 	})
 	answer("/status", func(w http.ResponseWriter, r *http.Request) {
 		code, _ := strconv.Atoi(r.URL.Query().Get("code"))
