@@ -30,6 +30,7 @@ TALK = """
 """
 KINDS = {
     "FastHttpUser": ("locust", "FastHttpUser", "plain_server.py", HTTP),
+    "Locust's HttpUser": ("locust", "HttpUser", "plain_server.py", HTTP),
     "our HttpUser": ("workloads.users", "HttpUser", "plain_server.py", HTTP),
     "GrpcUser": (
         "workloads.grpc_users",
@@ -103,7 +104,7 @@ def _cost_us(name: str, folder: Path, addresses: dict[str, str]) -> float:
 
     text, address = _scenario(name, folder), addresses[KINDS[name][2]]
     done = driven(folder, text, address, users=16, warmup_ms=500, measure_ms=2000)
-    assert done.load.failed == 0, done.events
+    assert done.load.failed == 0, {(row["name"], row["error"]) for row in done.rows}
     return done.load.cpu_share * 2e6 / done.load.measured
 
 
