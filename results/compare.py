@@ -30,6 +30,8 @@ from results.statistics import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from results.leaks import Leak
+
 BlockKey = tuple[str, int]
 PairKey = tuple[str, int, str, str]
 """Run, number of the block, group of nodes, node: what two trials share that may be paired."""
@@ -144,6 +146,7 @@ class Comparison:
     warnings: tuple[str, ...]
     planned: dict[str, int] = field(default_factory=dict)
     wine: dict[str, str] = field(default_factory=dict)
+    leaks: tuple[Leak, ...] = ()
 
     def planned_on(self, node_class: str) -> int:
         """The blocks that a node class should have measured."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from results.compare import Comparison, Measurement, Settings, compare
 from results.errors import UserError
+from results.leaks import leaks_of
 from results.metrics import format_bytes
 from results.record import TrialRecord, group_of, planned_id
 from results.trimming import trimmings
@@ -46,6 +47,7 @@ def comparison_of(
     )
     limited = _working_set_limits(records)
     tables = compare(measurements, settings, limited)
+    leaks = tuple(leak for leak in leaks_of(records) if leak.long_enough)
     return Comparison(
         run_ids=tuple(run_ids),
         service=service,
@@ -59,10 +61,12 @@ def comparison_of(
             *_asked_to_trim(limited),
             *trimmings(tables),
             *_under_wine(records),
+            *(leak.text for leak in leaks if leak.leaks),
             *_warnings(records),
         ),
         planned=_planned(documents, records),
         wine={r.node_class: r.wine for r in records if r.wine},
+        leaks=leaks,
     )
 
 

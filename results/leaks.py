@@ -34,7 +34,7 @@ NO_LEAK: Final = "no leak shown"
 SECONDS_MIN: Final = 300.0
 """Of a shorter measure nothing is said: caches, pools and connections still fill."""
 
-GROWTH_MIN: Final = 0.01
+GROWTH_MIN: Final = 0.02
 """Growth over measure by less than this share of the level is none."""
 
 GROWTH_MIN_BYTES: Final = 2 * 2**20
@@ -84,6 +84,11 @@ class Leak:
     def long_enough(self) -> bool:
         """Whether the trials were made to tell."""
         return self.seconds >= SECONDS_MIN
+
+    @property
+    def leaks(self) -> bool:
+        """Whether it leaks, the baseline with it or not."""
+        return self.verdict in (LEAK, AS_BASELINE)
 
     @property
     def text(self) -> str:
@@ -157,11 +162,13 @@ def _leak(
     system, node_class, workload = place
     trends = list(trials.values())
     known = [slope for trend in trends if (slope := _slope(trend))]
-    slope = _mean(known) if len(known) == len(trends) else Interval(math.nan, -math.inf, math.inf)
+    # A trial whose values hang together too much says nothing; most must say something.
+    enough = 2 * len(known) > len(trends)
+    slope = _mean(known) if enough else Interval(math.nan, -math.inf, math.inf)
     seconds = median(trend.seconds for trend in trends)
     level = median(trend.level for trend in trends)
     verdict = TOO_SHORT
-    if seconds >= SECONDS_MIN and len(known) == len(trends):
+    if seconds >= SECONDS_MIN and enough:
         grows = _grows(trends, slope, seconds, level)
         verdict = _verdict(slope, level, base, against, grows=grows)
     return Leak(

@@ -150,9 +150,9 @@ class SeriesTrend:
     """What one series of a trial did over measure (`results/steady.py`).
 
     `points` are its values, `independent` about how many of them are independent, `level` their
-    median. Slopes are in `unit` per second, their bounds at 99.5 %; `late_slope_per_s` is
-    that of the second half. `step` is the most likely change of level, at `step_at_s` seconds into measure,
-    `step_p` its p-value. What too few points don't tell is None.
+    median. Slopes are in `unit` per second, their bounds at 99.5 %; `late_slope_per_s` is that of
+    measure's second half. `step` is the most likely change of level, at `step_at_s` seconds into
+    measure, `step_p` its p-value. What too few points don't tell is None.
     """
 
     series: str

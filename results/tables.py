@@ -13,6 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from results.compare import Comparison, Row, Table, comparison_rows
+from results.leaks import leak_row
 from results.metrics import counted, format_value
 from results.ratios import ACROSS_SYSTEMS, Ratio, RatioTable, plain_ratios, ratio_tables
 
@@ -214,6 +215,7 @@ def explanations(comparison: Comparison) -> Iterator[str]:
             f"With {counted(blocks, 'block')} nothing can be decided: a verdict needs {needed} "
             f"blocks (--trials {needed})."
         )
+    yield from (leak.text for leak in comparison.leaks if not leak.leaks)
     for table in comparison.tables:
         for row in table.rows:
             if row.more_blocks:
@@ -286,6 +288,7 @@ def plain_comparison(comparison: Comparison) -> dict[str, Any]:
         "blocks_needed": comparison.blocks_needed,
         "rows": comparison_rows(comparison).to_pylist(),
         "ratios": plain_ratios(comparison),
+        "leaks": [leak_row(leak) for leak in comparison.leaks],
         "invalid": [{"trial_id": t, "reason": reason} for t, reason in comparison.invalid],
         "warnings": list(comparison.warnings),
     }

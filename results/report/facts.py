@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -192,6 +193,25 @@ def finding_grids(data: ReportData) -> dict[str, Grid]:
 def _finding(row: dict[str, Any]) -> tuple[str, ...]:
     text = f"{row['text']} ({row['first_trial']})"
     return row["configuration"], str(row["trials"]), text, row["remedy"] or "–"
+
+
+def leak_grid(comparison: Comparison) -> Grid:
+    """What long trials tell of leaks; no rows when none was long enough."""
+    rows = tuple(
+        (
+            leak.configuration,
+            leak.workload,
+            leak.node_class,
+            leak.verdict,
+            f"{format_bytes(leak.slope.estimate * 3600)} an hour",
+            f"{format_bytes(leak.slope.low * 3600)} … {format_bytes(leak.slope.high * 3600)}",
+            leak.series.replace("_", " "),
+        )
+        for leak in comparison.leaks
+        if math.isfinite(leak.slope.low)
+    )
+    heads = ("configuration", "workload", "node class", "verdict", "growth", "99.5 %", "of")
+    return Grid("Leaks", heads, rows, frozenset({4, 5}))
 
 
 def uncounted_grid(data: ReportData) -> Grid:

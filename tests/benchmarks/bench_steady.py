@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from results.record import PhaseSpan, SeriesTrend
+from results.leaks import AS_BASELINE, LEAK, leaks_of
+from results.record import PhaseSpan, SeriesTrend, TrialRecord
+from results.schema import SCHEMA_VERSION
 from results.series import Series, _sliced
 from results.steady import DRIFTS, STEPS, judged
 from tests.benchmarks.figures import Figure
@@ -30,6 +32,9 @@ MIB: Final = 2**20
 CHANGE: Final = 0.1
 LATENCY_CHANGE: Final = 0.5
 LENGTHS_S: Final = (30, 60, 120, 300)
+LEAK_RUNS: Final = {"heap_live": 1_000, "rss": 300}
+LEAK_RUNS_PER_POWER: Final = 60
+LEAK_LENGTHS_S: Final = (300, 600, 1_800, 3_600)
 
 Values = NDArray[np.float64]
 Change = Callable[[Values], Values]
@@ -73,7 +78,7 @@ class SimulatedTrial:
         share = times_s / self.seconds
         wander = self._wander(len(times_s), self.random.uniform(0.1, 2.0) * 10)
         period_s = self.random.uniform(0.2, 5.0)
-        tooth = (times_s / period_s + self.random.random()) % 1.0
+        tooth = self._teeth(times_s, period_s)
         filling = 0.01 * np.exp(-times_s / (self.seconds * self.random.uniform(0.05, 0.3)))
         values = 1 + 0.02 * wander + self.random.uniform(0, 0.2) * tooth - filling
         level = self.random.uniform(20, 2_000) * MIB
@@ -99,6 +104,15 @@ class SimulatedTrial:
         values = 5e6 * np.exp(0.2 * wander) * bursts * change(seconds / self.seconds)
         return Series("latency_p99", seconds, values)
 
+    def _teeth(self, times_s: Values, period_s: float) -> Values:
+        """A saw-tooth of height 1; no two of its periods are equal, as no two collections are."""
+        count = int(self.seconds / period_s * 1.5) + 20
+        lengths = period_s * self.numpy.uniform(0.8, 1.2, count)
+        begins = np.cumsum(lengths) - lengths * (1 + self.random.random())
+        last = np.searchsorted(begins, times_s, side="right") - 1
+        teeth: Values = (times_s - begins[last]) / lengths[last]
+        return np.minimum(teeth, 1.0)
+
     def _wander(self, count: int, memory: float) -> Values:
         """Autocorrelated noise of spread 1 with heavy tails; `memory` is in values."""
         dependence = math.exp(-1 / memory)
@@ -114,6 +128,44 @@ class SimulatedTrial:
     def judge(self, series: Series) -> SeriesTrend:
         """What the real test says."""
         return judged(series, self.seconds, f"{self.number} {series.name}")
+
+
+def filling(share_of_level: float, of_measure: float) -> Change:
+    """A cache that fills: fast at first, then slower."""
+    return lambda share: 1 - share_of_level * np.exp(-share / of_measure)
+
+
+def both(one: Change, other: Change) -> Change:
+    """Two changes at once."""
+    return lambda share: one(share) * other(share)
+
+
+def leak_verdicts(number: int, seconds: float, leak_per_hour: float, series: str) -> list[str]:
+    """Baseline and candidate of three blocks; the candidate's level grows by a share an hour.
+
+    Half of the services have a cache that still fills, the same in both configurations.
+    """
+    draw = random.Random(number)
+    cache = filling(draw.choice((0, 0.1)), draw.uniform(0.03, 0.15))
+    leaking = both(cache, drift(leak_per_hour * seconds / 3600))
+    records = []
+    for place in range(6):
+        block, candidate = divmod(place, 2)
+        trial = SimulatedTrial.of(number * 6 + place, seconds)
+        change = leaking if candidate else cache
+        made = trial.rss(change) if series == "rss" else trial.heap(series, change)
+        records.append(_record(block + 1, ("default", "candidate")[candidate], trial.judge(made)))
+    return [leak.verdict for leak in leaks_of(records)]
+
+
+def _record(block: int, configuration: str, trend: SeriesTrend) -> TrialRecord:
+    return TrialRecord(
+        schema_version=SCHEMA_VERSION, run_id="simulated", trial_id=f"b{block}-{configuration}",
+        block=block, position=1, attempt=1, configuration=configuration,
+        baseline=configuration == "default", workload="steady", node_id="node", node_class="class",
+        started_ns=0, finished_ns=1, spec={}, node={"os": "linux"}, versions={}, clock={},
+        steady=[trend],
+    )  # fmt: skip
 
 
 def not_steady(number: int) -> bool:
@@ -133,6 +185,26 @@ def figures() -> Iterator[Figure]:
             yield _power(f"RSS {kind} of {CHANGE:.0%}", "rss", change(CHANGE), seconds)
             what = f"p99 {kind} of {LATENCY_CHANGE:.0%}"
             yield _power(what, "latency_p99", change(LATENCY_CHANGE), seconds)
+    yield from _leak_figures()
+
+
+def _leak_figures() -> Iterator[Figure]:
+    """A leak where there is none, and how often one of 10 % an hour is found."""
+    for series, runs in LEAK_RUNS.items():
+        alarms = 0
+        for number in range(runs):
+            seconds = random.Random(number).choice(LEAK_LENGTHS_S)
+            verdicts = leak_verdicts(number, seconds, 0.0, series)
+            alarms += any(verdict in (LEAK, AS_BASELINE) for verdict in verdicts)
+        name = f"a leak in {series} where there is none, {runs:,} simulated runs"
+        yield Figure.at_most(AREA, name, 100 * alarms / runs, "% of runs", 5)
+        for minutes in (10, 30, 60):
+            found = [
+                leak_verdicts(number, minutes * 60, CHANGE, series)[1] == LEAK
+                for number in range(LEAK_RUNS_PER_POWER)
+            ]
+            name = f"a leak of {CHANGE:.0%} an hour in {series}, 3 blocks of {minutes} min, is seen"
+            yield Figure.told(AREA, name, 100 * sum(found) / len(found), "% of runs")
 
 
 def _power(what: str, name: str, change: Change, seconds: float) -> Figure:
