@@ -18,7 +18,7 @@
 -- heap_goal_max_bytes | bytes | the greatest of those goals
 -- scavenged_bytes | bytes | memory that the scavenger returned to the system
 -- released_now_max_bytes | bytes | the most that was returned to the system at any report
--- runtime_gc_cpu_share | fraction | by runtime/metrics: CPU time of GC without idle workers, per CPU time at work, between the first and the last reading in measure; null when no endpoint tells it
+-- runtime_gc_cpu_share | fraction | by runtime/metrics: CPU time of GC without idle workers, per CPU time at work, between the first and the last reading in measure; the runtime counts up to the end of its last collection; null when none ended meanwhile or no endpoint tells
 -- limiter_cycle | | by runtime/metrics: the cycle in which the GC CPU limiter was enabled last, as of the end of measure; 0 is never
 create view gc_overhead as
 with collections as (

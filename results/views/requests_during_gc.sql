@@ -16,7 +16,7 @@
 -- requests | | requests in flight at any moment of the cycle, of all phases
 -- in_stop | | those in flight in one of its stops
 -- in_mark | | those in flight in its concurrent mark
--- latency_p50_ns | ns | median of latency of the requests in flight
+-- latency_p50_ns | ns | median of latency of the requests in flight; long ones meet more cycles by chance alone, so a difference to the others is a hint, not a cost
 -- latency_p99_ns | ns | 99th percentile; of less than 100 requests it is close to the maximum
 -- stop_latency_p50_ns | ns | median of those in flight in a stop
 -- stop_latency_p99_ns | ns | 99th percentile of those

@@ -19,7 +19,7 @@ from results.clock import steady_ns
 _READ: Final = 1
 _CLOCK_MONOTONIC: Final = 1
 _ABSOLUTE: Final = 1
-_NONBLOCKING_CLOSED_ON_EXEC: Final = os.O_NONBLOCK | os.O_CLOEXEC if sys.platform == "linux" else 0
+_FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class _Timespec(ctypes.Structure):
@@ -36,7 +36,7 @@ class FileAlarm:
     def __init__(self, loop: Any, ring: Callable[[], None]) -> None:
         """Raises OSError where there are none."""
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._file = self._libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCKING_CLOSED_ON_EXEC)
+        self._file = self._libc.timerfd_create(_CLOCK_MONOTONIC, _FLAGS)
         if self._file < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
         self._setting = _Setting()
