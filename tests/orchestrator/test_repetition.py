@@ -25,7 +25,7 @@ def generators(workplace: Workplace) -> list[psutil.Process]:
 
 
 def has_requests(workplace: Workplace) -> bool:
-    return any(p.stat().st_size for p in workplace.archive.glob("*/trials/*/requests.arrow"))
+    return any(p.stat().st_size for p in workplace.archive.glob("*/trials/*/requests.journal"))
 
 
 def test_a_killed_load_generator_costs_one_attempt(tmp_path: Path) -> None:
