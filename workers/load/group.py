@@ -84,6 +84,7 @@ class GeneratorGroup:
         return (merged(records) if len(records) == len(self._members) else None), events
 
     def close(self) -> None:
-        """End the processes."""
-        list(self._pool.map(Generator.close, self._members))
+        """End the processes; may be called again."""
+        for member in self._members:
+            member.close()
         self._pool.shutdown()
