@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 
 from results.archive import Archive
+from results.errors import RunIncomplete
+from results.record import planned_id
+from results.validity import spoiled_by_node
 from tests.cluster.lan import Lan, lan, needs_namespaces
 from tests.orchestrator.clusters import until
 from tests.orchestrator.matrices import ROOT, write
@@ -78,10 +81,16 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
 
 
 @pytest.mark.timeout(600)
-def test_every_trial_of_both_systems_is_valid(mixed: Mixed) -> None:
+def test_every_trial_is_valid_unless_this_machine_is_too_busy(mixed: Mixed) -> None:
     print(mixed.output)
-    assert mixed.code == 0, mixed.output
-    assert len(mixed.of("linux")) == len(mixed.of("windows")) == 4
+    assert mixed.code in (0, RunIncomplete.exit_code), mixed.output
+    archive = Archive(mixed.folder / "archive")
+    (run,) = archive.runs()
+    for system in ("linux", "windows"):
+        records = [r for r in archive.records(run.run_id) if r.node["os"] == system]
+        assert len({planned_id(r.trial_id) for r in records}) == 4
+        assert all(r.valid or spoiled_by_node(r) for r in records)
+        assert {r.configuration for r in records if r.valid} == {"default", "optimised"}
 
 
 def test_there_is_a_table_for_each_system_and_only_ratios_across(mixed: Mixed) -> None:
