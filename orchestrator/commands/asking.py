@@ -1,0 +1,139 @@
+"""What is asked of runs that ended: compare, report, runs, show, sql."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.commands.options import ArchivePath, AsJson, RunName, archive_path, console
+from results.errors import UserError
+
+
+class TableFormat(StrEnum):
+    """How `bench sql` prints its answer."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+class ReportFormat(StrEnum):
+    """What `bench report` writes."""
+
+    html = "html"
+    md = "md"
+    csv = "csv"
+    json = "json"
+
+
+def compare(
+    run_names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; else the latest.")
+    ] = None,
+    archive: ArchivePath = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every configuration with the baseline, from the archive alone.
+
+    Example: bench compare latest --markdown
+    """
+    from orchestrator.answers import print_comparison
+
+    print_comparison(
+        archive_path(archive),
+        run_names or ["latest"],
+        console(),
+        style="json" if as_json else "markdown" if markdown else "table",
+    )
+
+
+def report(
+    run_name: RunName = "latest",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write, `-` for standard output."),
+    ] = None,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="A page, or only the comparison.")
+    ] = ReportFormat.html,
+    archive: ArchivePath = None,
+) -> None:
+    """Write one page about a run: verdict, charts, doubts, provenance. It opens anywhere, offline.
+
+    Example: bench report latest -o report.html
+    """
+    from orchestrator.answers import write_report
+
+    write_report(archive_path(archive), run_name, output, form=form.value)
+
+
+def runs(archive: ArchivePath = None, as_json: AsJson = False) -> None:
+    """List the runs in the archive.
+
+    Example: bench runs
+    """
+    from orchestrator.answers import print_runs
+
+    print_runs(archive_path(archive), console(), as_json=as_json)
+
+
+def show(
+    run_name: RunName = "latest", archive: ArchivePath = None, as_json: AsJson = False
+) -> None:
+    """Show one run: its builds, trials, limits as read back, and every reason for doubt.
+
+    Example: bench show latest
+    """
+    from orchestrator.answers import print_run_details
+
+    print_run_details(archive_path(archive), run_name, console(), as_json=as_json)
+
+
+def sql(
+    query: Annotated[str | None, typer.Argument(help="One SELECT statement.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read it from a file.")] = None,
+    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = (
+        TableFormat.table
+    ),
+    archive: ArchivePath = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.001, help="Seconds it may take.")
+    ] = 300.0,
+) -> None:
+    """Ask the archive anything: every request and every sample is a row.
+
+    Without a query it asks for them at a prompt, or reads one from a pipe.
+
+    Views: runs, trials, phases, builds, memory, requests, gc, events, runtime, findings,
+    trial_metrics, cells, comparison and more; docs/sql.md tells each column.
+
+    Example: bench sql "select configuration, count(*) from requests group by 1"
+    """
+    from orchestrator.answers import ask_for_queries, print_query
+
+    if query is None and file is None and sys.stdin.isatty():
+        ask_for_queries(archive_path(archive), console(), timeout_s=timeout_s)
+        return
+    text = _one_query(query, file)
+    print_query(archive_path(archive), text, console(), form=output.value, timeout_s=timeout_s)
+
+
+def _one_query(query: str | None, file: Path | None) -> str:
+    if query is not None and file is not None:
+        raise UserError("give one query, either as an argument or with -f FILE")
+    if query is None and file is None:
+        return sys.stdin.read()
+    if file is None:
+        return query or ""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text") from error

@@ -1,0 +1,93 @@
+"""`bench run` and what belongs to it: plan, resume, the demonstration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from orchestrator.commands.options import (
+    ArchivePath,
+    AsJson,
+    BelowNoise,
+    MatrixPath,
+    RunName,
+    Seed,
+    Trials,
+    Yes,
+    archive_path,
+    console,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.run import RunResult
+
+
+def run(
+    matrix: MatrixPath,
+    archive: ArchivePath = None,
+    trials: Trials = None,
+    seed: Seed = None,
+    yes: Yes = False,
+    below_noise: BelowNoise = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a matrix: plan, build, measure every trial, compare.
+
+    Example: bench run matrix.yaml --trials 10
+    """
+    from orchestrator.run import RunOptions, start_run
+
+    options = RunOptions(archive_path(archive), trials, seed, yes, below_noise)
+    _finish(start_run(matrix, options, console(error=as_json)), as_json=as_json)
+
+
+def demo(archive: ArchivePath = None, as_json: AsJson = False) -> None:
+    """Run the shipped demonstration: Go 1.22 as it comes against a tuned Go 1.23.
+
+    Example: bench demo
+    """
+    from workloads.shipped import matrix_path
+
+    run(matrix_path("demo"), archive, below_noise=True, as_json=as_json)
+
+
+def plan(
+    matrix: MatrixPath,
+    trials: Trials = None,
+    seed: Seed = None,
+    below_noise: BelowNoise = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would do, in which order and for how long, and do nothing.
+
+    Example: bench plan matrix.yaml
+    """
+    from orchestrator.matrix import load_matrix
+    from orchestrator.plananswers import print_plan
+
+    planned = load_matrix(matrix).with_overrides(trials=trials, seed=seed)
+    print_plan(planned, console(), as_json=as_json, below_noise=below_noise)
+
+
+def resume(
+    run_name: RunName = "latest",
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Finish a run: run only the trials that are missing or invalid.
+
+    Example: bench resume latest
+    """
+    from orchestrator.run import resume_run
+
+    result = resume_run(archive_path(archive), run_name, console(error=as_json))
+    _finish(result, as_json=as_json)
+
+
+def _finish(result: RunResult, *, as_json: bool) -> None:
+    """Print the comparison of a run that ended, and leave with its exit code."""
+    from orchestrator.answers import print_run
+
+    print_run(result, console(), as_json=as_json)
+    raise typer.Exit(result.exit_code)
