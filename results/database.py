@@ -57,7 +57,7 @@ VIEWS: Final = (
 COMPARED: Final = ("comparison", "ratios")
 """The views that need statistics."""
 
-PROFILED: Final = ("profiles", "profile_diff")
+PROFILED: Final = ("profiles", "profile_diff", "profile_stacks")
 """The views that need the profiles unpacked."""
 
 TESTED: Final = ("trends", "leaks")
@@ -76,6 +76,7 @@ class Database:
 
     def __init__(self, trials: Trials) -> None:
         self.notes = trials.notes
+        self.damage = trials.damage
         self.runs = trials.runs
         self.records = trials.records
         self._compared = False
@@ -180,6 +181,7 @@ class Database:
             [run.document for run in self.runs],
             self.records,
             measured,
+            self.damage,
         )
 
     def _compare_if_asked(self, sql: str) -> None:
@@ -196,7 +198,8 @@ class Database:
         if self._profiled or not _names_one(sql, PROFILED):
             return
         self._profiled = True
-        self._connection.register("raw_profiles", self.unpacked_profiles())
+        for name, table in self.unpacked_profiles().items():
+            self._connection.register(name, table)
         for name in PROFILED:
             self._connection.execute(view_text(name))
 
@@ -226,13 +229,13 @@ class Database:
         except (OSError, pa.ArrowException):
             return record
 
-    def unpacked_profiles(self) -> pa.Table:
-        """What each function of each profile costs; profiles that can't be read are noted."""
-        from results.profiles import PPROF_KINDS, profile_table
+    def unpacked_profiles(self) -> dict[str, pa.Table]:
+        """The tables behind the views of `PROFILED`; profiles that can't be read are noted."""
+        from results.profiles import PPROF_KINDS, profile_tables
 
         kinds = ", ".join(map(_quoted, PPROF_KINDS))
         files = self.query(f"from profile_files where kind in ({kinds})")
-        return profile_table(files.to_pylist(), self.notes)
+        return profile_tables(files.to_pylist(), self.notes)
 
     def compared_runs(self) -> pa.Table:
         """The rows of the view `comparison`: each run for itself, its own baseline and blocks."""
@@ -249,15 +252,22 @@ class Database:
         return pa.concat_tables(tables)
 
 
-def open_database(archive_path: Path, run_ids: Sequence[str] | None = None) -> Database:
+def open_database(
+    archive_path: Path, run_ids: Sequence[str] | None = None, *, recheck: bool = True
+) -> Database:
     """Open an archive, or only some of its runs (ids, beginnings of ids, or `latest`).
 
-    Raises UserError when there is no archive, no run at all, or not the one that was named.
+    `recheck` reads every byte of them again; without it what was found right within the last day is
+    believed. Raises UserError when there is no archive, no run at all, or not the one that was
+    named.
     """
     archive = Archive(archive_path)
     if not run_ids:
         archive.run("latest")
-    return Database(read_trials(archive, archive.chosen(run_ids or ())))
+    trials = read_trials(archive, archive.chosen(run_ids or ()), recheck=recheck)
+    if not run_ids:
+        trials.notes += [f"{folder.name}: its run.json {why}" for folder, why in archive.unreadable()]
+    return Database(trials)
 
 
 def view_text(name: str) -> str:

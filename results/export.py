@@ -57,7 +57,7 @@ def _write_duckdb(trials: Trials, target: Path) -> None:
     with Database(trials) as database:
         made = {
             "raw_comparison": database.compared_runs(),
-            "raw_profiles": database.unpacked_profiles(),
+            **database.unpacked_profiles(),
             **database.tested_trials(),
         }
     connection = duckdb.connect(str(target))

@@ -1,4 +1,5 @@
-"""pprof profiles → what each function costs: flat (itself) and cumulative (with what it called).
+"""pprof profiles → what each function costs: flat (itself) and cumulative (with what it called);
+and what each stack of calls costs.
 
 A profile is a gzip-compressed message (`proto/heapgate/profile/v1/profile.proto`). It comes from
 the service under test, so nothing in it is trusted: a reference that leads nowhere is an error, and
@@ -41,17 +42,37 @@ class Cost:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What one stack of calls costs in one quantity of a profile; `calls` begins outermost."""
+
+    quantity: str
+    unit: str
+    calls: tuple[str, ...]
+    value: int
+
+
 def costs(content: bytes) -> Iterator[Cost]:
     """What each function of a profile costs, quantity by quantity. Raises BadProfile."""
+    yield from costs_and_stacks(content)[0]
+
+
+def costs_and_stacks(content: bytes) -> tuple[list[Cost], list[Stack]]:
+    """What each function and what each stack of a profile costs. Raises BadProfile."""
     profile = _parsed(content)
+    found: list[Cost] = []
+    whole: list[Stack] = []
     try:
         stacks = list(_stacks(profile))
         quantities = [_quantity(profile, kind) for kind in profile.sample_type]
         names = {f.id: _named(profile, f) for f in profile.function}
         for place, (quantity, unit) in enumerate(quantities):
-            yield from _costs_of(quantity, unit, [(s, v[place]) for s, v in stacks], names)
+            own = [(stack, values[place]) for stack, values in stacks]
+            found += _costs_of(quantity, unit, own, names)
+            whole += _stacks_of(quantity, unit, own, names)
     except (IndexError, KeyError) as error:
         raise BadProfile(f"it names something that is not in it: {error}") from error
+    return found, whole
 
 
 def _parsed(content: bytes) -> wire.Profile:
@@ -103,3 +124,19 @@ def _costs_of(
     total = sum(value for _, value in stacks)
     for function, value in sorted(cumulative.items()):
         yield Cost(quantity, unit, *function, flat.get(function, 0), value, total)
+
+
+def _stacks_of(
+    quantity: str,
+    unit: str,
+    stacks: list[tuple[list[int], int]],
+    names: dict[int, tuple[str, str]],
+) -> Iterator[Stack]:
+    """Stacks by the names of their functions: places within a function are put together."""
+    sums: dict[tuple[str, ...], int] = {}
+    for stack, value in stacks:
+        calls = tuple(names[function][0] for function in reversed(stack))
+        if value and calls:
+            sums[calls] = sums.get(calls, 0) + value
+    for calls, value in sorted(sums.items()):
+        yield Stack(quantity, unit, calls, value)

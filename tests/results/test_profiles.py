@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from results import pprof as reading
 from results.archive import Archive
 from results.database import open_database
-from results.pprof import BadProfile, costs
+from results.pprof import BadProfile, Stack, costs, costs_and_stacks
 from results.verify import verify_run
 from results.wire import profile_pb2
 
@@ -42,6 +42,31 @@ def test_flat_is_the_innermost_s_and_cumulative_everybody_s_once() -> None:
     assert {(c.quantity, c.unit, c.total) for c in costs(content)} == {
         ("inuse_space", "bytes", 115)
     }
+
+
+def test_a_stack_begins_outermost_and_is_told_once() -> None:
+    """Two places of the same function are one stack; what costs nothing is none."""
+    content = pprof({("main", "serve", "decode"): 100, ("main", "idle"): 0, ("main",): 3})
+    profile = profile_pb2.Profile.FromString(gzip.decompress(content))
+    profile.location.append(profile_pb2.Location(id=99, line=profile.location[0].line))
+    profile.sample.append(profile_pb2.Sample(location_id=profile.sample[0].location_id, value=[7]))
+    profile.sample[-1].location_id[0] = 99
+    _, stacks = costs_and_stacks(gzip.compress(profile.SerializeToString()))
+    assert stacks == [
+        Stack("inuse_space", "bytes", ("main",), 3),
+        Stack("inuse_space", "bytes", ("main", "serve", "decode"), 107),
+    ]
+
+
+@given(st.dictionaries(st.lists(st.sampled_from("abc"), min_size=1).map(tuple), st.integers(0, 9)))
+def test_stacks_tell_the_same_as_functions(stacks: dict[tuple[str, ...], int]) -> None:
+    found, whole = costs_and_stacks(pprof(stacks))
+    total = sum(stacks.values())
+    assert sum(stack.value for stack in whole) == total
+    assert all(cost.total == total for cost in found)
+    for cost in found:
+        assert cost.flat == sum(s.value for s in whole if s.calls[-1] == cost.function)
+        assert cost.cumulative == sum(s.value for s in whole if cost.function in s.calls)
 
 
 def test_an_inlined_call_is_a_frame_of_its_own() -> None:
