@@ -62,10 +62,12 @@ seed: 1
 _LOCUSTFILE = '''\
 """The traffic: an ordinary locustfile. Each task is one kind of request."""
 
-from locust import FastHttpUser, task
+from locust import task
+
+from workloads.users import HttpUser
 
 
-class Visitor(FastHttpUser):
+class Visitor(HttpUser):
     @task
     def front_page(self) -> None:
         self.client.get("/")

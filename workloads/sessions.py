@@ -1,9 +1,10 @@
 """Sessions: several requests of one user with pauses between them, as people make them.
 
-    from locust import FastHttpUser, between, task
+    from locust import between, task
     from workloads.sessions import think
+    from workloads.users import HttpUser
 
-    class Shopper(FastHttpUser):
+    class Shopper(HttpUser):
         @task
         def visit(self):
             self.client.post("/login")

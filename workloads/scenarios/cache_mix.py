@@ -8,7 +8,9 @@ import os
 import random
 import urllib.request
 
-from locust import FastHttpUser, constant, events, task
+from locust import constant, events, task
+
+from workloads.users import HttpUser
 
 BODIES = 64
 random_source = random.Random(int(os.environ.get("HEAPGATE_SEED", "1")))
@@ -39,7 +41,7 @@ def learn_the_ids(environment, **_kwargs):
         print(f"the service does not answer yet: {error}")
 
 
-class CacheUser(FastHttpUser):
+class CacheUser(HttpUser):
     wait_time = constant(0.01)
 
     def any_id(self):
