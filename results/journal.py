@@ -33,12 +33,21 @@ class Frame(NamedTuple):
     digest: bytes
     data: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in a journal."""
+        return _HEAD.size + len(self.data)
 
-def frames(path: Path) -> Iterator[Frame]:
-    """Every whole frame of a journal in its order, up to the first that is not."""
+
+def frames(path: Path, *, start_bytes: int = 0, after: int = 0) -> Iterator[Frame]:
+    """Every whole frame of a journal in its order, up to the first that is not.
+
+    Whoever read it before goes on at `start_bytes`, behind the frame with number `after`.
+    """
     with path.open("rb") as file:
         whole = os.fstat(file.fileno()).st_size
-        for expected in itertools.count(1):
+        file.seek(start_bytes)
+        for expected in itertools.count(after + 1):
             head = file.read(_HEAD.size)
             if len(head) < _HEAD.size:
                 return
@@ -70,7 +79,7 @@ class Journal:
     def recover(self) -> Iterator[Frame]:
         """What is there already; what comes after the last whole frame is cut off."""
         for frame in frames(self._path):
-            self._end += _HEAD.size + len(frame.data)
+            self._end += frame.size_bytes
             yield frame
         os.ftruncate(self._descriptor, self._end)
         self.sync()

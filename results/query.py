@@ -9,6 +9,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -43,13 +44,36 @@ def write_result(answer: pa.RecordBatchReader, form: str, stream: TextIO) -> Non
         raise UserError(f"there is no format {form!r}; there are: {', '.join(FORMS)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The first rows of an answer as text without control sequences, for a person."""
+
+    names: list[str]
+    numbers: list[bool]
+    """Which columns are numbers."""
+    cells: list[list[str]]
+    more: bool
+    """Whether there are more rows than these."""
+
+
+def first_rows(answer: pa.RecordBatchReader, most: int = TABLE_ROWS_MAX) -> Shown:
+    """As many rows of an answer as a person looks at."""
+    rows = list(islice(_rows(answer), most + 1))
+    names = [_printable(name) for name in answer.schema.names]
+    cells = [[_cell(value) for value in row] for row in rows[:most]]
+    return Shown(names, list(map(_is_number, answer.schema.types)), cells, len(rows) > most)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
 def write_table(answer: pa.RecordBatchReader, console: Console) -> None:
     """Print the first rows: as a table where it fits, else row by row."""
-    rows = list(islice(_rows(answer), TABLE_ROWS_MAX + 1))
-    shown = rows[:TABLE_ROWS_MAX]
-    names = [_printable(name) for name in answer.schema.names]
-    cells = [[_cell(value) for value in row] for row in shown]
-    grid = _grid(answer.schema, names, cells)
+    shown = first_rows(answer)
+    grid = _grid(shown)
     width = _width(grid, console)
     if not console.is_terminal:
         # A pipe has no width: nothing is cut off there.
@@ -57,26 +81,23 @@ def write_table(answer: pa.RecordBatchReader, console: Console) -> None:
     if width <= console.width:
         console.print(grid)
     else:
-        _print_records(names, cells, console)
-    if len(rows) > TABLE_ROWS_MAX:
+        _print_records(shown.names, shown.cells, console)
+    if shown.more:
         console.print(
             f"only the first {TABLE_ROWS_MAX} rows are shown; for all: --format csv, json, parquet",
             style="yellow",
         )
 
 
-def _grid(schema: pa.Schema, names: list[str], cells: list[list[str]]) -> Table:
-    import pyarrow as pa
+def _grid(shown: Shown) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name, kind in zip(names, schema.types, strict=True):
-        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        is_number = is_number or pa.types.is_decimal(kind)
+    for name, is_number in zip(shown.names, shown.numbers, strict=True):
         table.add_column(Text(name), justify="right" if is_number else "left", no_wrap=True)
-    for row in cells:
+    for row in shown.cells:
         table.add_row(*map(Text, row))
     return table
 

@@ -372,7 +372,8 @@ class Trial:
             peak = self._sampler.begin_phase(previous)
             if peak:
                 self._peaks.append(peak)
-        self._note("phase", "info", f"{phase} begins")
+        lasts_s = lasts_ns / 1e9 if lasts_ns is not None else None
+        self._note("phase", "info", f"{phase} begins", lasts_s)
 
     def _phase_cpu_ns(self) -> int | None:
         """What the service used since this was last asked; None when either end can't be read."""
