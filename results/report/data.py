@@ -33,6 +33,8 @@ QUERIES: Final = (
     "latency_over_time",
     "latency_heat_map",
     "gc_cost",
+    "profile_stacks",
+    "profile_functions",
     "limits",
     "findings",
     "trials",
@@ -108,7 +110,9 @@ def read_report(database: Database) -> ReportData:
     for name in QUERIES:
         sql = Template(query_text(name)).substitute(values)
         answers[name] = Answer(sql, database.query(sql))
-    return ReportData(run, database.records, database.comparison(), answers, tuple(database.notes))
+    # Damage is among the comparison's warnings already.
+    notes = tuple(note for note in database.notes if note not in database.damage)
+    return ReportData(run, database.records, database.comparison(), answers, notes)
 
 
 def query_text(name: str) -> str:

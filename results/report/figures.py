@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
 
 from results.metrics import format_bytes, format_time, named_on
 from results.report import charts, latency_charts
-from results.report.charts import Chart, Palette
+from results.report.charts import Palette
 from results.report.data import Panel, ReportData
 from results.report.facts import Grid, cut_off, grid_of
+from results.report.figure import Figure
+from results.report.profile_figures import profile_figures
 
 GRID_ROWS_MAX: Final = 60
 _GO_SIZE: Final = re.compile(r"(\d+)(B|KiB|MiB|GiB|TiB)?")
 _GO_UNITS: Final = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _NO_LIMITS: Final = pa.table({"configuration": pa.array([], pa.string())})
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure: what it shows, its charts, the same as a table, its queries."""
-
-    name: str
-    section: str
-    title: str
-    caption: str
-    charts: tuple[Chart, ...]
-    grids: tuple[Grid, ...]
-    queries: tuple[str, ...]
 
 
 def figures(data: ReportData) -> list[Figure]:
@@ -45,6 +34,7 @@ def figures(data: ReportData) -> list[Figure]:
             *_memory(data, palette, panel),
             *_latency(data, palette, panel),
             *_gc(data, palette, panel),
+            *profile_figures(data, panel),
         ]
         made += [_placed(figure, number, title) for figure in found]
     return made
@@ -52,8 +42,6 @@ def figures(data: ReportData) -> list[Figure]:
 
 def _placed(figure: Figure, number: int, title: str) -> Figure:
     """Names are unique on the page: those of a panel carry its number."""
-    from dataclasses import replace
-
     own = tuple(replace(chart, name=f"{chart.name}-{number}") for chart in figure.charts)
     name = f"{figure.name}-{number}"
     return replace(figure, name=name, title=figure.title + title, charts=own)

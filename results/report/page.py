@@ -26,6 +26,7 @@ from results.report.data import ReportData, read_report
 
 FORMATS: Final = ("html", "md", "csv", "json")
 _UNIT: Final = re.compile(r"(\d) (%|pp|[KMG]iB|[mµn]?s)(?!\w)")
+SCRIPTS: Final = ("page.js", "flames.js")
 TABLES_OPEN_MAX: Final = 2
 """With more comparison tables than these, they are folded: the chart of all comes first."""
 
@@ -78,7 +79,7 @@ def _html(data: ReportData, bundle: Callable[[], str]) -> str:
     )
     environment.filters["glue"] = _glue
     made = figures(data)
-    scripts = [_script(bundle()), _script(_resource("page.js"))]
+    scripts = [_script(text) for text in (bundle(), *map(_resource, SCRIPTS))]
     return environment.get_template("template.html.jinja").render(
         **_context(data),
         figures=made,

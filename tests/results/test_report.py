@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from archives import MIB, RUN_ID, write_archive
+from archives import MIB, RUN_ID, reseal, write_archive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +26,7 @@ from results.archive import Archive
 from results.compare import Comparison
 from results.database import Database, open_database
 from results.errors import UserError
+from results.files import RUN_FILES, write_sums
 from results.fragments import read_trials
 from results.report import verdict
 from results.report.data import QUERIES, query_text
@@ -484,6 +485,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         ]  # fmt: skip
         path.write_text(json.dumps(record))
+        reseal(path.parent)
+    write_sums(folder, RUN_FILES)
     return root
 
 
@@ -493,7 +496,7 @@ def test_hostile_names_stay_text(hostile: Path) -> None:
     assert not reader.open
     tags = [tag for tag, _ in reader.tags]
     assert "img" not in tags
-    assert tags.count("script") == 3, "the data, the bundle, the page's own"
+    assert tags.count("script") == 4, "the data, the bundle, the page's two own"
     assert not [a for _, a in reader.tags if any(name.startswith("on") for name in a)]
     text = "".join(reader.text)
     assert BREAKOUT in text and HOSTILE in text, "shown as they are"
