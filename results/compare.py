@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 BlockKey = tuple[str, int]
 PairKey = tuple[str, int, str, str]
 """Run, number of the block, group of nodes, node: what two trials share that may be paired."""
+
+Contrast = tuple[str, str]
+"""Two configurations: the second is compared with the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +175,8 @@ class Comparison:
         return max(1, sum(row.primary for table in self.tables for row in table.rows))
 
 
-TableKey = tuple[str, str, str, str]
-"""System, node class, workload, candidate."""
+TableKey = tuple[str, str, str, str, str]
+"""System, node class, workload, what is compared with, candidate."""
 
 
 @dataclass(slots=True)
@@ -205,35 +208,37 @@ def compare(
     measurements: Iterable[Measurement],
     settings: Settings,
     working_set_limited: Collection[str] = (),
+    contrasts: Mapping[str, Sequence[Contrast]] | None = None,
 ) -> tuple[Table, ...]:
     """Compare every configuration with the baseline. Pure: the same input, the same output.
 
     `working_set_limited` are the configurations that asked for a limit of their working set.
+    `contrasts` are those of each system to compare instead; p is corrected over all of them.
     """
     from results.trimming import marked
 
     cells = _cells(measurements)
-    pairs = list(_paired(cells, settings))
+    pairs = list(_paired(cells, settings, contrasts))
     shifts = [paired_shift(p.differences, settings.confidence) if p.values else None for p in pairs]
     adjusted = _adjusted(pairs, shifts)
-    contrasts = sum(p.primary for p in pairs)
+    family = sum(p.primary for p in pairs)
     rows: dict[TableKey, list[Row]] = defaultdict(list)
     nodes: dict[TableKey, set[str]] = defaultdict(set)
     for pair, shift, p_adjusted in zip(pairs, shifts, adjusted, strict=True):
-        rows[pair.table].append(_row(pair, shift, p_adjusted, settings, contrasts))
+        rows[pair.table].append(_row(pair, shift, p_adjusted, settings, family))
         nodes[pair.table] |= pair.nodes
     return tuple(
         Table(
             workload=workload,
             node_class=node_class,
-            baseline=settings.baseline,
+            baseline=baseline,
             candidate=candidate,
             rows=marked(made, limited=candidate in working_set_limited),
             blocks=max((row.pairs for row in made), default=0),
             os=system,
-            nodes=tuple(sorted(nodes[system, node_class, workload, candidate])),
+            nodes=tuple(sorted(nodes[system, node_class, workload, baseline, candidate])),
         )
-        for (system, node_class, workload, candidate), made in rows.items()
+        for (system, node_class, workload, baseline, candidate), made in rows.items()
     )
 
 
@@ -252,25 +257,39 @@ def _cells(measurements: Iterable[Measurement]) -> Cells:
     return cells
 
 
-def _paired(cells: Cells, settings: Settings) -> Iterable[_Pairs]:
+def _paired(
+    cells: Cells, settings: Settings, contrasts: Mapping[str, Sequence[Contrast]] | None
+) -> Iterable[_Pairs]:
     for (system, node_class, workload), configurations in sorted(cells.items()):
-        base = configurations.get(settings.baseline, {})
-        for candidate, metrics in sorted(configurations.items()):
-            if candidate == settings.baseline:
-                continue
+        for baseline, candidate in _asked(system, configurations, settings, contrasts):
+            base, metrics = configurations.get(baseline, {}), configurations[candidate]
             for metric in metrics_on(system):
                 ours, theirs = base.get(metric.name, {}), metrics.get(metric.name, {})
                 if metric.name not in base and metric.name not in metrics:
                     continue
                 common = sorted(ours.keys() & theirs.keys())
                 yield _Pairs(
-                    table=(system, node_class, workload, candidate),
+                    table=(system, node_class, workload, baseline, candidate),
                     metric=metric,
                     values=[(ours[key], theirs[key]) for key in common],
                     nodes={node for *_, node in common if node},
                     measured=bool(ours or theirs),
                     primary=settings.decides(metric, system),
                 )
+
+
+def _asked(
+    system: str,
+    configurations: Collection[str],
+    settings: Settings,
+    contrasts: Mapping[str, Sequence[Contrast]] | None,
+) -> list[Contrast]:
+    """What to compare in one cell: each configuration with the baseline, if nothing else is said."""
+    if contrasts is None:
+        others = sorted(set(configurations) - {settings.baseline})
+        return [(settings.baseline, candidate) for candidate in others]
+    asked = contrasts.get(system, ())
+    return [(a, b) for a, b in asked if a in configurations and b in configurations]
 
 
 def _adjusted(pairs: Sequence[_Pairs], shifts: Sequence[PairedShift | None]) -> list[float | None]:
@@ -389,11 +408,12 @@ def comparison_rows(comparison: Comparison) -> pa.Table:
         ]
     )
     return pa.Table.from_pylist(
-        [_plain(table, row) for table in comparison.tables for row in table.rows], schema
+        [plain_row(table, row) for table in comparison.tables for row in table.rows], schema
     )
 
 
-def _plain(table: Table, row: Row) -> dict[str, Any]:
+def plain_row(table: Table, row: Row) -> dict[str, Any]:
+    """A row as plain values, with what its table says of it."""
     change = row.change
     return {
         "node_class": table.node_class,
