@@ -276,6 +276,24 @@ def test_a_task_of_several_requests_is_one_arrival(bench) -> None:
     assert {row["method"] for row in buys} == {"POST"}
 
 
+def test_a_locustfile_finds_its_own_options(bench) -> None:
+    scenario = """
+        from locust import FastHttpUser, events, task
+
+        @events.init_command_line_parser.add_listener
+        def options(parser):
+            parser.add_argument("--item", default="seven")
+
+        class Reader(FastHttpUser):
+            @task
+            def read(self):
+                self.client.get("/" + self.environment.parsed_options.item)
+    """
+    done = bench.run(scenario, arrivals=constant(40), measure_ns=200 * MS)
+    assert {row["name"] for row in done.rows} == {"/seven"}
+    assert done.load.sent == 8
+
+
 def test_the_first_request_is_the_one_that_began_first(bench) -> None:
     scenario = """
         from locust import FastHttpUser, task

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 # isort: off
 from locust import events
+from locust.argument_parser import get_parser
 from locust.env import Environment
 from locust.runners import Runner
 from locust.user.task import TaskSet
@@ -26,6 +27,7 @@ import gevent.event
 import gevent.monkey
 # isort: on
 
+import argparse
 import contextlib
 import gc
 import json
@@ -39,7 +41,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -174,6 +176,7 @@ class Generator:
             events=events,
             host=self._base_url,
             stop_timeout=DRAIN_S,
+            parsed_options=_options(self.load.scenario, self._base_url),
         )
         self._runner: Runner = self.environment.create_local_runner()
         events.user_error.add_listener(self._note_task_error)
@@ -381,6 +384,16 @@ def _quantiles(values: npt.NDArray[np.int64]) -> tuple[int | None, int | None, i
         return None, None, None
     p50, p99, largest = np.quantile(values, [0.5, 0.99, 1.0]).astype(int).tolist()
     return p50, p99, largest
+
+
+def _options(scenario: str, base_url: str) -> argparse.Namespace:
+    """What a locustfile finds as `environment.parsed_options`: its own options too, as it set them.
+
+    An option with an environment variable takes that, as with Locust's command; Locust's
+    configuration files, which lie in folders of whoever started it, are not looked for.
+    """
+    options = get_parser(default_config_files=[]).parse_args(["-f", scenario, "-H", base_url])
+    return cast(argparse.Namespace, options)
 
 
 def _sleep_until(monotonic_ns: int) -> None:
