@@ -284,7 +284,7 @@ def _asked(
     settings: Settings,
     contrasts: Mapping[str, Sequence[Contrast]] | None,
 ) -> list[Contrast]:
-    """What to compare in one cell: each configuration with the baseline, if nothing else is said."""
+    """What to compare in one cell: each configuration with the baseline, unless told otherwise."""
     if contrasts is None:
         others = sorted(set(configurations) - {settings.baseline})
         return [(settings.baseline, candidate) for candidate in others]
