@@ -127,6 +127,16 @@ def _tell(notes: Iterable[str]) -> None:
         sys.stderr.write(f"{note}\n")
 
 
+def _checked(archive_path: Path) -> Path:
+    """Where it is kept which trials of an archive were found right lately."""
+    import hashlib
+
+    from orchestrator import cache
+
+    name = hashlib.sha256(str(archive_path.absolute()).encode(errors="surrogateescape"))
+    return cache.root() / "checked" / f"{name.hexdigest()[:16]}.json"
+
+
 def print_query(
     archive_path: Path, sql: str, console: Console, *, form: str, timeout_s: float
 ) -> None:
@@ -134,7 +144,7 @@ def print_query(
     from results.database import open_database
     from results.query import write_result, write_table
 
-    with open_database(archive_path) as database:
+    with open_database(archive_path, checked=_checked(archive_path)) as database:
         _tell(database.notes)
         with database.stream(sql, timeout_s=timeout_s) as answer:
             if form == "table":
@@ -149,7 +159,7 @@ def ask_for_queries(archive_path: Path, console: Console, *, timeout_s: float) -
     from results.database import open_database
     from workers.leases import state_folder
 
-    with open_database(archive_path) as database:
+    with open_database(archive_path, checked=_checked(archive_path)) as database:
         _tell(database.notes)
         run_prompt(database, console, state_folder() / "sql_history", timeout_s=timeout_s)
 
@@ -181,7 +191,7 @@ def print_runs(archive_path: Path, console: Console, *, as_json: bool) -> None:
 
 
 def _run_row(archive: Archive, entry: RunEntry) -> dict[str, Any]:
-    document = entry.document
+    document = {"planned": (), "finished_ns": None, "service": "–"} | entry.document
     valid = {planned_id(r.trial_id) for r in archive.records(entry.run_id) if r.valid}
     return {
         "run_id": entry.run_id,

@@ -14,19 +14,23 @@ import difflib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from results.errors import EnvironmentLacks, UserError
-from results.files import RUN_FILES, write_sums, write_whole
+from results.files import RUN_FILES, file_digest, read_sums, write_sums, write_whole
 from results.record import Finding, TrialRecord
 from results.streams import stream_of, table_of
 
 PARTIAL = ".partial"
 _ARROW_END = b"ARROW1"
 """The last bytes of a complete Arrow IPC file."""
+
+_WRITING_S = 0.2
+"""A run that goes on writes its document and then the digest: a reader in between looks again."""
 
 
 def default_archive() -> Path:
@@ -36,16 +40,25 @@ def default_archive() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class RunEntry:
-    """One run in the archive and its document (`run.json`)."""
+    """One run in the archive and its document (`run.json`).
+
+    `doubt` is why the document may not be what the run wrote; empty when its digest is right.
+    """
 
     run_id: str
     path: Path
     document: dict[str, Any]
+    doubt: str = ""
 
     @property
     def status(self) -> str:
         """running, complete, incomplete or interrupted, as the run itself wrote."""
         return str(self.document["status"])
+
+    @property
+    def format(self) -> int:
+        """The version of the format in which it was written."""
+        return int(self.document.get("schema_version") or 1)
 
 
 class Archive:
@@ -75,13 +88,20 @@ class Archive:
     def runs(self) -> list[RunEntry]:
         """All runs, the newest last; a folder without a readable `run.json` is none."""
         entries = [_entry(path.parent) for path in sorted(self.path.glob("*/run.json"))]
-        found = [entry for entry in entries if entry]
+        found = [entry for entry in entries if isinstance(entry, RunEntry)]
         return sorted(found, key=lambda entry: (entry.document["started_ns"], entry.run_id))
+
+    def unreadable(self) -> Iterator[tuple[Path, str]]:
+        """Folders that hold trials and are no run any more, and why."""
+        for trials in sorted(self.path.glob("*/trials")):
+            entry = _entry(trials.parent)
+            if isinstance(entry, str):
+                yield trials.parent, entry
 
     def run(self, name: str) -> RunEntry:
         """A run by its id, by the beginning of one, or `latest`. Raises UserError."""
         runs = self.runs()
-        if not runs:
+        if not runs and not any(folder.name == name for folder, _ in self.unreadable()):
             raise UserError(f"the archive {self.path} has no runs yet; try: bench demo")
         if name == "latest":
             return runs[-1]
@@ -89,6 +109,9 @@ class Archive:
         exact = [entry for entry in fitting if entry.run_id == name]
         if exact or len(fitting) == 1:
             return (exact or fitting)[0]
+        for folder, why in self.unreadable() if not fitting else ():
+            if folder.name == name:
+                raise UserError(f"run {name} is in the archive {self.path}, but its run.json {why}")
         ids = [entry.run_id for entry in fitting or runs]
         near = [e.run_id for e in fitting] or difflib.get_close_matches(name, ids, 3, 0.3)
         problem = "is not unique" if fitting else "is not in the archive"
@@ -121,9 +144,19 @@ class Archive:
 
     def records(self, run_id: str) -> list[TrialRecord]:
         """The records of all sealed trials, in order of their start."""
-        folders = (self.path / run_id / "trials").glob("*/trial.json")
-        found = [_record(path) for path in folders if not path.parent.name.endswith(PARTIAL)]
-        return sorted((r for r in found if r), key=lambda r: (r.started_ns, r.trial_id))
+        return self.read_records(run_id)[0]
+
+    def read_records(self, run_id: str) -> tuple[list[TrialRecord], dict[str, str]]:
+        """The same, and why the other sealed trials have none that can be believed, by trial id."""
+        found, lost = [], {}
+        for folder in sorted((self.path / run_id / "trials").iterdir()):
+            if folder.is_dir() and not folder.name.endswith(PARTIAL):
+                record = _record(folder, run_id)
+                if isinstance(record, str):
+                    lost[folder.name] = record
+                else:
+                    found.append(record)
+        return sorted(found, key=lambda r: (r.started_ns, r.trial_id)), lost
 
     def trial_names(self, run_id: str) -> list[str]:
         """The ids of all trials that have a folder, sealed or not."""
@@ -135,27 +168,69 @@ class Archive:
         return sorted((self.path / run_id / "trials").glob(f"*{PARTIAL}"))
 
 
-def _entry(folder: Path) -> RunEntry | None:
+def _entry(folder: Path) -> RunEntry | str:
+    """A run, or why its document can't be believed at all."""
     try:
         document = json.loads((folder / "run.json").read_bytes())
         int(document["started_ns"])
-        return RunEntry(document["run_id"], folder, document)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        run_id = document["run_id"]
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError):
+        return "can't be read: it is not the document of a run"
+    if run_id != folder.name:
+        return f"is that of run {str(run_id)[:80]!r}: its folder must have that name"
+    doubt = _doubt(folder) if document.get("status") != "running" else ""
+    if doubt and not _has_form(document):
+        return "can't be read: it is damaged"
+    return RunEntry(run_id, folder, document, doubt)
 
 
-def _record(path: Path) -> TrialRecord | None:
-    """None for a `trial.json` that can't be read: its trial counts as missing."""
+def _doubt(folder: Path) -> str:
+    """Why a run's document may not be what the run wrote."""
+    looked_until_s = time.monotonic() + _WRITING_S
+    while True:
+        try:
+            if read_sums(folder).get("run.json") == file_digest(folder / "run.json"):
+                return ""
+            why = "is not what its digest says"
+        except (OSError, ValueError):
+            why = "can't be checked: its SHA256SUMS can't be read"
+        if time.monotonic() > looked_until_s:
+            return f"run.json {why}; service, builds and margins may not be what was run"
+        time.sleep(_WRITING_S / 10)
+
+
+def _has_form(document: dict[str, Any]) -> bool:
+    """Whether a document that may be damaged has what its readers need."""
     try:
-        record = TrialRecord.read(path)
+        asked = document["comparison"]
+        float(asked["confidence"]), list(asked["primary"]), dict(asked["margins"])
+        int(document["blocks"]), str(document["service"]), str(document["status"])
+        [(t["trial_id"], t["configuration"], t["baseline"]) for t in document["planned"]]
+        builds = document["builds"].values()
+        [(b["size_bytes"], b["sha256"], b["go_version"], b["build_flags"]) for b in builds]
+        return 0 < asked["confidence"] < 1 and "seed" in document and "finished_ns" in document
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def _record(folder: Path, run_id: str) -> TrialRecord | str:
+    """A trial's record, or why there is none to believe: its trial counts as missing then."""
+    try:
+        if read_sums(folder).get("trial.json") != file_digest(folder / "trial.json"):
+            return "its trial.json has changed since it was sealed"
+        record = TrialRecord.read(folder / "trial.json")
+        if (record.run_id, record.trial_id) != (run_id, folder.name):
+            return f"its trial.json is that of {record.run_id}/{record.trial_id}"
         tables = [
-            path.with_name(f"{stream_of(*table_of(name))}.arrow")
+            folder / f"{stream_of(*table_of(name))}.arrow"
             for name, rows in record.rows.items()
             if rows
         ]
         lost = sorted(table.name for table in tables if not is_whole(table))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+        return "it has no readable trial.json or SHA256SUMS"
     if lost:
         text = f"{' and '.join(lost)} damaged or missing since the trial was sealed"
         record.findings.append(Finding("rows_lost", "invalid", text))

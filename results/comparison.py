@@ -30,9 +30,11 @@ def comparison_of(
     documents: Sequence[dict[str, Any]],
     records: Sequence[TrialRecord],
     measurements: Sequence[Measurement],
+    damage: Sequence[str] = (),
 ) -> Comparison:
     """Everything that is told about some runs of one service.
 
+    `damage` is what can't be believed any more and is no reason of an invalid trial.
     Raises UserError for runs that can't be compared: of other services, or with other baselines.
     """
     first = documents[0]
@@ -45,7 +47,7 @@ def comparison_of(
         primary=tuple(asked["primary"]),
         margins=dict(asked["margins"]),
     )
-    limited = _working_set_limits(records)
+    limited = working_set_limits(records)
     tables = compare(measurements, settings, limited)
     leaks = tuple(leak for leak in leaks_of(records) if leak.long_enough)
     return Comparison(
@@ -54,10 +56,11 @@ def comparison_of(
         settings=settings,
         planned_blocks=sum(d["blocks"] for d in documents),
         tables=tables,
-        descriptions={r.workload: _described(r) for r in records},
+        descriptions={r.workload: traffic_of(r) for r in records},
         builds=_builds(documents),
         invalid=tuple(_invalid(records)),
         warnings=(
+            *damage,
             *_asked_to_trim(limited),
             *trimmings(tables),
             *_under_wine(records),
@@ -80,7 +83,7 @@ def _planned(documents: Sequence[dict[str, Any]], records: Sequence[TrialRecord]
     return dict(planned)
 
 
-def _working_set_limits(records: Sequence[TrialRecord]) -> dict[str, int]:
+def working_set_limits(records: Sequence[TrialRecord]) -> dict[str, int]:
     """Configuration → the most working set that it asked for, on Windows."""
     return {
         r.configuration: limit
@@ -130,7 +133,7 @@ def _builds(documents: Sequence[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _described(record: TrialRecord) -> str:
+def traffic_of(record: TrialRecord) -> str:
     """What traffic a workload is, from what the node was told."""
     load = record.spec["load"]
     scenario = str(load["scenario"]).rpartition("/")[2].removesuffix(".py")

@@ -253,20 +253,20 @@ class Database:
 
 
 def open_database(
-    archive_path: Path, run_ids: Sequence[str] | None = None, *, recheck: bool = True
+    archive_path: Path, run_ids: Sequence[str] | None = None, *, checked: Path | None = None
 ) -> Database:
     """Open an archive, or only some of its runs (ids, beginnings of ids, or `latest`).
 
-    `recheck` reads every byte of them again; without it what was found right within the last day is
-    believed. Raises UserError when there is no archive, no run at all, or not the one that was
-    named.
+    Every byte of them is read, but for what the file `checked` says was right within the last day.
+    Raises UserError when there is no archive, no run at all, or not the one that was named.
     """
     archive = Archive(archive_path)
     if not run_ids:
         archive.run("latest")
-    trials = read_trials(archive, archive.chosen(run_ids or ()), recheck=recheck)
+    trials = read_trials(archive, archive.chosen(run_ids or ()), checked)
     if not run_ids:
-        trials.notes += [f"{folder.name}: its run.json {why}" for folder, why in archive.unreadable()]
+        gone = (f"{folder.name}: its run.json {why}" for folder, why in archive.unreadable())
+        trials.notes.extend(gone)
     return Database(trials)
 
 

@@ -15,9 +15,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs
 
-from results.archive import PARTIAL, Archive, RunEntry, is_whole
+from results.archive import PARTIAL, Archive, RunEntry
 from results.counted import counted_trials
-from results.record import PhasePeak, PhaseSpan, TrialRecord, planned_id
+from results.errors import UserError
+from results.files import SUMS
+from results.intact import damaged_trials
+from results.record import Finding, PhasePeak, PhaseSpan, TrialRecord, planned_id
 from results.schema import SCHEMA_VERSION, TABLES, TableSchema
 from results.streams import Stream, stream_of, table_of
 from results.trendrows import trend_tables
@@ -167,19 +170,42 @@ _BUILDS: Final = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """Tables and datasets by the name under which SQL finds them; notes on what is not there."""
+    """Tables and datasets by the name under which SQL finds them; notes on what is not there.
+
+    `damage` are those of the notes that no table may be without: what was measured once and can't
+    be believed any more.
+    """
 
     runs: tuple[RunEntry, ...]
     records: tuple[TrialRecord, ...]
     tables: dict[str, pa.Table | ds.Dataset]
     notes: list[str]
+    damage: tuple[str, ...] = ()
 
 
-def read_trials(archive: Archive, runs: Sequence[RunEntry]) -> Trials:
-    """Read all documents of these runs; of the trials' tables, only the last bytes."""
-    records = [record for run in runs for record in archive.records(run.run_id)]
+def read_trials(archive: Archive, runs: Sequence[RunEntry], checked: Path | None = None) -> Trials:
+    """Read all documents of these runs, and the digests of all files of their trials.
+
+    A trial that is not what was sealed is invalid, and no file of it that changed is opened. Every
+    byte is read, but for what `checked` says was right lately (`results/intact.py`). Raises
+    UserError when all runs are of a newer format than this one.
+    """
+    runs, damage = _of_known_format(runs)
+    records: list[TrialRecord] = []
+    notes: list[str] = []
+    for run in runs:
+        found, lost = archive.read_records(run.run_id)
+        records += found
+        notes += _cut_off(archive, run)
+        damage += _unbelievable(run, lost)
+    folders = [_folder(archive.path, record) for record in records]
+    damaged = damaged_trials(folders, checked)
+    for record in records:
+        told = list(_settle(record, damaged.get(_folder(archive.path, record), {})))
+        # The reasons of an invalid trial stand beside every table already.
+        (damage if record.valid else notes).extend(told)
+    notes += damage
     counted = counted_trials(records)
-    notes = [note for run in runs for note in _absent(archive, run)]
     tables: dict[str, pa.Table | ds.Dataset] = {
         "raw_runs": _table(_RUNS, map(_run_row, runs)),
         "raw_builds": _table(_BUILDS, (row for run in runs for row in _build_rows(run))),
@@ -191,8 +217,43 @@ def read_trials(archive: Archive, runs: Sequence[RunEntry]) -> Trials:
     }
     for table in TABLES.values():
         for name, version, of_form in _forms(table, records):
-            tables[name] = _dataset(archive.path, table, version, of_form, counted, notes)
-    return Trials(tuple(runs), tuple(records), tables, notes)
+            files = _Files(archive.path, damaged, counted)
+            tables[name] = _dataset(files, table, version, of_form)
+    return Trials(tuple(runs), tuple(records), tables, notes, tuple(damage))
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Where the trials' files are, which of them are damaged, which trials count."""
+
+    root: Path
+    damaged: dict[Path, dict[str, str]]
+    counted: set[tuple[str, str]]
+
+
+def _folder(root: Path, record: TrialRecord) -> Path:
+    return root / record.run_id / "trials" / record.trial_id
+
+
+def _of_known_format(runs: Sequence[RunEntry]) -> tuple[list[RunEntry], list[str]]:
+    """The runs that this version can read, and a note for each other."""
+    newer = [run for run in runs if run.format > SCHEMA_VERSION]
+    told = [
+        f"{run.run_id} was written in format {run.format}, by Heapgate "
+        f"{run.document.get('heapgate_version')}; this one reads formats up to {SCHEMA_VERSION}"
+        for run in newer
+    ]
+    if newer and len(newer) == len(runs):
+        raise UserError(f"{told[-1]}: update Heapgate")
+    return [run for run in runs if run not in newer], [f"{text}: it is left out" for text in told]
+
+
+def _settle(record: TrialRecord, wrong: dict[str, str]) -> Iterator[str]:
+    """A damaged trial's numbers don't count, unless only its log is damaged; what is damaged."""
+    told = [f"{name} {why}" for name, why in wrong.items()]
+    if any(name != "service.log" for name in wrong):
+        record.findings.append(Finding("rows_lost", "invalid", " and ".join(told)))
+    return (f"{record.run_id}: {record.trial_id}: {text}" for text in told)
 
 
 def _forms(
@@ -225,22 +286,17 @@ def key_columns(table: TableSchema) -> tuple[tuple[str, pa.DataType, str], ...]:
 
 
 def _dataset(
-    root: Path,
-    table: TableSchema,
-    version: int,
-    records: Iterable[TrialRecord],
-    counted: set[tuple[str, str]],
-    notes: list[str],
+    files: _Files, table: TableSchema, version: int, records: Iterable[TrialRecord]
 ) -> pa.Table | ds.Dataset:
     paths, partitions = [], []
     for record in records:
-        folder = root / record.run_id / "trials" / record.trial_id
+        folder = _folder(files.root, record)
+        wrong = files.damaged.get(folder, {})
         for stream, path in _streams(folder, record, table):
-            if not is_whole(path):
-                notes.append(f"{path} is damaged: its rows are left out")
-                continue
-            paths.append(str(path))
-            partitions.append(_partition(record, counted, stream.part) & _of_stream(stream))
+            if path.name not in wrong and SUMS not in wrong:
+                paths.append(str(path))
+                known = _partition(record, files.counted, stream.part)
+                partitions.append(known & _of_stream(stream))
     schema = row_schema(table, version)
     if not paths:
         return schema.empty_table()
@@ -292,15 +348,18 @@ def _measure_of(record: TrialRecord) -> PhaseSpan | None:
     return next((span for span in record.phases if span.name == "measure"), None)
 
 
-def _absent(archive: Archive, run: RunEntry) -> list[str]:
-    """What is in the folders of a run and is not in its tables."""
-    cut_off = [path.name.removesuffix(PARTIAL) for path in archive.partial_trials(run.run_id)]
-    readable = {record.trial_id for record in archive.records(run.run_id)}
-    broken = sorted(set(archive.trial_names(run.run_id)) - readable - set(cut_off))
-    return [
-        *(f"{run.run_id}: {name} was cut off; its rows are left out" for name in cut_off),
-        *(f"{run.run_id}: {name} has no readable trial.json; it is left out" for name in broken),
-    ]
+def _cut_off(archive: Archive, run: RunEntry) -> Iterator[str]:
+    for path in archive.partial_trials(run.run_id):
+        name = path.name.removesuffix(PARTIAL)
+        yield f"{run.run_id}: {name} was cut off; its rows are left out"
+
+
+def _unbelievable(run: RunEntry, lost: dict[str, str]) -> Iterator[str]:
+    """What was in a run and can't be told any more."""
+    if run.doubt:
+        yield f"{run.run_id}: {run.doubt}"
+    for trial_id, why in lost.items():
+        yield f"{run.run_id}: {trial_id} is left out: {why}"
 
 
 def _table(schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> pa.Table:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from results.files import RUN_FILES, write_sums
+from results.files import RUN_FILES, SUMS, write_sums
 from results.record import ExitRecord, Finding, LoadRecord, PhasePeak, PhaseSpan, TrialRecord
 from results.schema import SCHEMA_VERSION, TABLES
 from results.streams import stream_of, table_of
@@ -617,6 +617,11 @@ def pprof(
         string_table=[*texts, *functions],
     )
     return gzip.compress(profile.SerializeToString(), mtime=0)
+
+
+def reseal(trial: Path) -> None:
+    """Write the digests of a trial anew: what a test changed in it is as if it had been sealed."""
+    write_sums(trial, {path.name for path in trial.iterdir()} - {SUMS})
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

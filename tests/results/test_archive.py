@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from results.archive import Archive, default_archive
 from results.errors import EnvironmentLacks, UserError
-from results.files import write_whole
+from results.files import write_sums, write_whole
 from results.record import Finding, TrialRecord
 
 
@@ -47,6 +47,7 @@ def archive(tmp_path: Path) -> Archive:
 def add_trial(folder: Path, name: str, text: str) -> None:
     (folder / "trials" / name).mkdir()
     (folder / "trials" / name / "trial.json").write_text(text, encoding="utf-8")
+    write_sums(folder / "trials" / name, ["trial.json"])
 
 
 def test_a_missing_archive_is_the_users_to_name(tmp_path: Path) -> None:
@@ -120,6 +121,7 @@ def test_only_sealed_and_readable_trials_have_records(archive: Archive, matrix: 
         raw = text.encode("utf-8", "surrogateescape")
         (folder / "trials" / f"bad{number}").mkdir()
         (folder / "trials" / f"bad{number}" / "trial.json").write_bytes(raw)
+        write_sums(folder / "trials" / f"bad{number}", ["trial.json"])
     assert [r.trial_id for r in archive.records("run")] == ["early", "late"]
     assert archive.partial_trials("run") == [folder / "trials" / "cut.partial"]
     names = [f"bad{number}" for number in range(1, 7)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import RUN_ID, write_archive
+from archives import RUN_ID, reseal, write_archive
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -310,6 +310,7 @@ def test_what_a_table_hides_and_its_trials_differ_in_is_told(tmp_path: Path) -> 
         record = TrialRecord.read(path)
         record.node["kernel"] = f"6.{number % 2}"
         path.write_text(record.to_json())
+        reseal(path.parent)
     warnings = of_archive(tmp_path).warnings
     assert [w for w in warnings if "differ in kernel: 6.0, 6.1" in w]
     assert not [w for w in warnings if "several builds" in w]

@@ -18,7 +18,7 @@ from results.report.page import render_report
 from results.steady import LOAD_CHANGES, STEADY, TOO_SHORT
 from results.tables import markdown_comparison, plain_comparison
 from tests.benchmarks.bench_steady import _record, leak_verdicts
-from tests.results.archives import MIB, write_archive
+from tests.results.archives import MIB, reseal, write_archive
 
 HOUR = 3600.0
 FLAT = (-0.5, 0.0, 0.5)
@@ -134,6 +134,7 @@ def leaking_archive(root: Path) -> Path:
         record = TrialRecord.read(path)
         record.steady = [heap() if record.baseline else heap(GROWS)]
         path.write_text(record.to_json())
+        reseal(path.parent)
     return root
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from archives import MEASURE_S, RUN_ID, WARMUP_REQUESTS, write_archive
+from archives import MEASURE_S, RUN_ID, WARMUP_REQUESTS, reseal, write_archive
 
 from results.archive import Archive
 from results.database import Database, open_database
@@ -148,6 +148,7 @@ def test_processes_of_a_node_are_told_apart(archive: Path) -> None:
     record = TrialRecord.read(folder / "trial.json")
     record.rows["requests-1.1"] = record.rows.pop("requests-2")
     (folder / "trial.json").write_text(record.to_json())
+    reseal(folder)
     sql = f"select generator, process, count(*) as n from requests where trial_id = '{TRIAL}'"
     with open_database(archive) as database:
         found = database.query(f"{sql} group by all order by all").to_pylist()
