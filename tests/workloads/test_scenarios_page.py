@@ -86,7 +86,7 @@ def test_all_kinds_of_users_work_in_plain_locust(tmp_path: Path) -> None:
             "--headless",
             "--users=3",
             "--spawn-rate=3",
-            "--run-time=1s",
+            "--run-time=4s",
         ]
         command += ["--host=http://127.0.0.1:9", "--json", "--exit-code-on-error=0"]
         done = subprocess.run(

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -95,6 +96,9 @@ func prepareAndExec(specFile string) error {
 	if os.Getppid() == 1 {
 		return errors.New("the launcher is gone")
 	}
+	// What is ignored stays ignored through exec, and whoever started us may ignore signals (a
+	// shell's background job does). What has a handler becomes the default again.
+	signal.Notify(make(chan os.Signal, 1))
 	if err := syscall.Exec(spec.Argv[0], spec.Argv, spec.Env); err != nil {
 		return fmt.Errorf("%s: %w", spec.Argv[0], err)
 	}
