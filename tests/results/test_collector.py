@@ -186,6 +186,13 @@ def test_rows_that_never_came_make_the_trial_invalid(talk: Talk, archive: Path) 
     assert not record.valid
 
 
+def test_rows_of_which_no_disk_took_any_make_the_trial_invalid(talk: Talk, archive: Path) -> None:
+    answers = talk(opening(), finishing(total("requests", 7, []), total("gc", 0, [])))
+    (difference,) = answers[-1].finished.differences
+    assert difference == "requests: 7 rows were measured, the archive has 0 rows"
+    assert not TrialRecord.read(archive / RUN / "trials" / TRIAL / "trial.json").valid
+
+
 def test_rows_that_nobody_counted_make_the_trial_invalid(talk: Talk) -> None:
     answers = talk(opening(), sending(1, encoded(EVENTS, [event(1)])), finishing())
     assert len(answers[-1].finished.differences) == 1
