@@ -18,6 +18,7 @@ may write one trial, each its own streams.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -47,6 +48,11 @@ lost, and counted. That is about 400 million requests."""
 
 WAITING_BYTES_MAX = 64 * 2**20
 """What may wait in memory for a slow disk, where a thread of its own writes."""
+
+END_PATIENCE_S = 10.0
+"""For so long a trial's end waits for room on a full disk: the agent makes some, as it sends."""
+
+_END_PAUSE_S = 0.1
 
 LOG_BYTES_MAX = 16 * 2**20
 """A longer service log is cut in the middle: its beginning and its end tell most."""
@@ -92,6 +98,11 @@ class StreamWriter:
     def lost_rows(self) -> int:
         """Rows that are lost, and only counted."""
         return self._files.lost_rows + self._lost_in_memory
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """Batches, rows, lost rows and digest so far, also when no disk took them."""
+        return self._files.totals | {"lost_rows": self.lost_rows}
 
     def append(self, columns: Columns) -> None:
         """Add rows as columns of equal length; a nullable column may be left out."""
@@ -180,16 +191,20 @@ class BatchFiles:
             self._bytes = _size_of(self._folder)
         return self._bytes + size <= self._bytes_max
 
-    def write_totals(self) -> None:
-        """Leave the account beside the files."""
-        totals = {
+    @property
+    def totals(self) -> dict[str, Any]:
+        """The account of them."""
+        return {
             "batches": self._sequence,
             "rows": self.rows,
             "lost_rows": self.lost_rows,
             "digest": self._digest.hexdigest(),
         }
+
+    def write_totals(self) -> None:
+        """Leave the account beside the files."""
         try:
-            _write_whole(self._folder / "totals.json", json.dumps(totals).encode())
+            _write_whole(self._folder / "totals.json", json.dumps(self.totals).encode())
         except OSError:
             return  # the next batch says the same and more, and `close` tries again
 
@@ -273,23 +288,29 @@ class Spool:
         return sum(int(totals["lost_rows"]) for totals in self.totals().values())
 
     def totals(self) -> dict[str, dict[str, Any]]:
-        """Batches, rows, lost rows and digest by stream, as its writer noted them last."""
-        return {
+        """Batches, rows, lost rows and digest by stream.
+
+        Of other processes' streams as they noted them last; of our own as they are, because a full
+        disk may have had no room for the note.
+        """
+        noted = {
             path.parent.name: json.loads(path.read_bytes())
             for path in sorted(self.folder.glob("*/totals.json"))
         }
+        return noted | {name: writer.totals for name, writer in self._writers.items()}
 
     def finish(self, record_json: str, log: Path | None, parts: Sequence[int] = ()) -> None:
         """No more batches will come: hand the record, the log and the totals to the agent.
 
-        `parts` are the load nodes' spools that belong to the same trial.
+        `parts` are the load nodes' spools that belong to the same trial. Raises OSError when the
+        disk is still full after `END_PATIENCE_S`.
         """
         for writer in self._writers.values():
             writer.close()
         if log is not None:
-            (self.folder / "service.log").write_bytes(_cut(log))
+            _once_there_is_room(self.folder / "service.log", _cut(log))
         document = {"totals": self.totals(), "trial_json": record_json, "parts": list(parts)}
-        _write_whole(self.folder / "finish.json", json.dumps(document).encode())
+        _once_there_is_room(self.folder / "finish.json", json.dumps(document).encode())
 
     def remove(self) -> None:
         """Forget the trial."""
@@ -340,6 +361,18 @@ def _write_whole(path: Path, data: bytes | pa.Buffer) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _once_there_is_room(path: Path, data: bytes) -> None:
+    """Write a file on a disk that may be full, but not for ever."""
+    deadline_s = time.monotonic() + END_PATIENCE_S
+    while True:
+        try:
+            return _write_whole(path, data)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or time.monotonic() >= deadline_s:
+                raise
+        time.sleep(_END_PAUSE_S)
 
 
 def _cut(log: Path) -> bytes:

@@ -7,6 +7,7 @@ the archive, each row once and in order.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import select
 import socket
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,12 @@ from workers.spool import FLUSH_BYTES, Spool
 
 RUN = "20260101-000000-abcd"
 TRIAL = "b01-1-default-steady"
+IS_ROOT = os.geteuid() == 0
+"""Without it no disk is small enough to be filled."""
+
+SEED = int(os.environ.get("HEAPGATE_TEST_SEED") or random.randrange(2**31))
+"""Of random runs; the same one draws the same again."""
+
 RATE_ROWS_S = 100_000
 BATCH_ROWS = 1_000
 DELIVERY_TIMEOUT_S = 90.0
@@ -75,6 +83,20 @@ class Account:
     in_order: bool
     """Whether the archived rows are each there once, in the order in which they were sent."""
 
+    def wrong(self, plan: Plan) -> list[str]:
+        """What does not add up: `sent = archived + lost`, and what was lost makes a trial invalid.
+
+        Where the spool had room all the time, nothing may be lost at all.
+        """
+        conditions = {
+            "sent = archived + lost": self.sent == self.archived + self.lost,
+            "each row once and in order": self.in_order,
+            "valid when nothing was lost": self.valid == (self.lost == 0),
+            "differences when something was lost": bool(self.differences) == (self.lost > 0),
+            "nothing lost with room in the spool": self.lost == 0 or not plan.spool_has_room,
+        }
+        return [condition for condition, holds in conditions.items() if not holds]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -88,10 +110,10 @@ class Plan:
     faults: tuple[Fault, ...]
 
     @classmethod
-    def drawn(cls, seed: int, seconds: float, *, needs_root: bool = True) -> Plan:
+    def drawn(cls, seed: int, seconds: float) -> Plan:
         """One to four faults in a load of so many seconds; some still last when it ends."""
         chance = random.Random(seed)
-        kinds = KINDS if needs_root else [k for k in KINDS if not k.endswith("disk full")]
+        kinds = [kind for kind in KINDS if IS_ROOT or not kind.endswith("disk full")]
         faults = [
             Fault(chance.choice(kinds), chance.uniform(0, 1.2 * seconds), chance.uniform(0.05, 0.8))
             for _ in range(chance.randint(1, 4))
@@ -225,10 +247,7 @@ class FaultyPipe:
             for thread in hurting:
                 thread.start()
             self._send(spool, plan)
-            for thread in (t for t, f in zip(hurting, plan.faults, strict=True)
-                           if f.kind.startswith("spool")):  # fmt: skip
-                thread.join()
-            spool.finish(_record(), None)
+            spool.finish(record().to_json(), None)
             found = wait_delivered(self.spool, TRIAL, DELIVERY_TIMEOUT_S, self.agent)
             for thread in hurting:
                 thread.join()
@@ -290,14 +309,31 @@ class FaultyPipe:
         folder = self.archive / RUN / "trials" / TRIAL
         if not folder.exists():
             return Account(plan.rows, 0, lost, tuple(found), valid=False, in_order=False)
-        record = TrialRecord.read(folder / "trial.json")
+        sealed = TrialRecord.read(folder / "trial.json")
         archived, in_order = 0, True
         for path in folder.glob("requests*.arrow"):
             with pa.ipc.open_file(path) as file:
                 numbers = file.read_all()["start_ns"].to_numpy()
             archived += len(numbers)
             in_order &= bool((np.diff(numbers) > 0).all())
-        return Account(plan.rows, archived, lost, tuple(found), record.valid, in_order)
+        return Account(plan.rows, archived, lost, tuple(found), sealed.valid, in_order)
+
+
+def carried(folder: Path, plan: Plan) -> Account:
+    """One run in a folder of its own, on small disks where that is possible."""
+    with FaultyPipe(folder, small_disks=IS_ROOT).running() as pipe:
+        return pipe.carry(plan)
+
+
+def record(trial_id: str = TRIAL, **known: Any) -> TrialRecord:
+    """A trial of which nothing is known but what is given."""
+    plain: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION, "run_id": RUN, "trial_id": trial_id, "block": 1,
+        "position": 1, "attempt": 1, "configuration": "default", "baseline": True,
+        "workload": "steady", "node_id": "n", "node_class": "c", "started_ns": 1, "finished_ns": 2,
+        "spec": {}, "node": {}, "versions": {}, "clock": {},
+    }  # fmt: skip
+    return TrialRecord(**plain | known)
 
 
 KINDS = (
@@ -323,14 +359,6 @@ def _rows(first: int) -> pa.RecordBatch:
             columns.append(pa.array(numbers % 30_000 if column.name == "status" else numbers)
                            .cast(column.type))  # fmt: skip
     return pa.RecordBatch.from_arrays(columns, schema=REQUESTS.arrow)
-
-
-def _record() -> str:
-    return TrialRecord(
-        schema_version=SCHEMA_VERSION, run_id=RUN, trial_id=TRIAL, block=1, position=1,
-        attempt=1, configuration="default", baseline=True, workload="steady", node_id="n",
-        node_class="c", started_ns=1, finished_ns=2, spec={}, node={}, versions={}, clock={},
-    ).to_json()  # fmt: skip
 
 
 def _kill(process: AgentProcess | CollectorProcess) -> None:

@@ -128,22 +128,60 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def fill(disk: Path) -> Path:
+    """Leave no room; what takes it may be removed."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
 def test_rows_lost_to_a_full_disk_are_known_to_every_process(small_disk: Path) -> None:
     spool = Spool(small_disk, RUN, TRIAL)
     writer = spool.stream(EVENTS)
     add_events(writer, 2)
     writer.flush()
-    with (small_disk / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError):
-        while True:
-            ballast.write(bytes(4096))
+    ballast = fill(small_disk)
     add_events(writer, 5)
     writer.flush()
     assert writer.lost_rows == 5
-    (small_disk / "ballast").unlink()
+    ballast.unlink()
     writer.close()
     elsewhere = Spool(small_disk, RUN, TRIAL)
     assert elsewhere.lost_rows() == 5
     assert elsewhere.row_counts() == {"events": 2}
+
+
+def test_a_trial_ends_when_its_full_disk_has_room_and_tells_what_was_lost(
+    small_disk: Path,
+) -> None:
+    spool = Spool(small_disk, RUN, TRIAL)
+    writer = spool.stream(EVENTS)
+    add_events(writer, 2)
+    writer.flush()
+    ballast = fill(small_disk)
+    add_events(writer, 5)
+    ending = threading.Thread(target=spool.finish, args=(record_text(), None))
+    ending.start()
+    until(lambda: writer.lost_rows == 5)
+    assert ending.is_alive()
+    ballast.unlink()
+    ending.join()
+    told = json.loads((spool.folder / "finish.json").read_text())["totals"]["events"]
+    assert (told["rows"], told["lost_rows"]) == (2, 5)
+
+
+def test_a_disk_that_stays_full_is_an_error_at_the_end(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.spool.END_PATIENCE_S", 0.2)
+    spool = Spool(small_disk, RUN, TRIAL)
+    add_events(spool.stream(EVENTS), 2)
+    fill(small_disk)
+    with pytest.raises(OSError, match="No space left"):
+        spool.finish(record_text(), None)
+    assert not (spool.folder / "finish.json").exists(), "the agent must not take it for ended"
 
 
 def test_a_spool_that_nobody_empties_is_bounded_and_counts(tmp_path: Path) -> None:
