@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from results.metrics import format_bytes, format_time
 from results.ratios import ratio_tables
 from results.record import TrialRecord
 from results.report.data import ReportData
+from results.report.grid import Grid
 
 _HIDDEN_VARIABLES: Final = ("HEAPGATE_PAD", "HEAPGATE_RUN", "HOME", "LANG", "PATH", "TZ")
 """What every service gets alike says nothing about a configuration."""
@@ -22,18 +22,6 @@ _LIMIT_NAMES: Final = {
     "cpus": "processors",
     "working_set_max_bytes": "working set",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A plain table: what it is called, heads, rows of text, which columns are numbers."""
-
-    caption: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numbers: frozenset[int] = frozenset()
-    left_out: int = 0
-    """Rows that are not shown."""
 
 
 def when(time_ns: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from results.report.charts import Chart
-from results.report.facts import Grid
+from results.report.grid import Grid
 from results.report.flames import Flame
 
 

@@ -10,10 +10,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from results.metrics import format_bytes, format_time, named_on
-from results.report import charts, latency_charts
+from results.report import change_charts, charts, latency_charts
 from results.report.charts import Palette
 from results.report.data import Panel, ReportData
-from results.report.facts import Grid, cut_off, grid_of
+from results.report.facts import cut_off, grid_of
+from results.report.grid import Grid
+from results.report.factor_figures import factor_figures
 from results.report.figure import Figure
 from results.report.profile_figures import profile_figures
 
@@ -51,11 +53,8 @@ def _ablation(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figu
     if len(data.configurations) <= 2:
         return
     rows = data.answers["comparison"].of(panel)
-    found = [
-        chart
-        for metric in named_on(data.system_of(panel), data.comparison.settings.primary)
-        if (chart := charts.ablation_chart(palette, rows, metric))
-    ]
+    primary = named_on(data.system_of(panel), data.comparison.settings.primary)
+    found = [chart for m in primary if (chart := change_charts.ablation_chart(palette, rows, m))]
     if found:
         yield Figure(
             "ablation",
@@ -67,6 +66,7 @@ def _ablation(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figu
             (),
             ("comparison",),
         )
+    yield from factor_figures(data, palette, panel, primary)
 
 
 def _memory(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure]:

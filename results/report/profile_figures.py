@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from results.report.data import Panel, ReportData
-from results.report.facts import Grid, cut_off
+from results.report.facts import cut_off
+from results.report.grid import Grid
 from results.report.figure import Figure
 from results.report.flames import NARROWEST, ROWS_MAX, amount, flames
 
