@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from results.report.charts import Chart
-from results.report.grid import Grid
 from results.report.flames import Flame
+from results.report.grid import Grid
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from results.metrics import format_bytes, format_time, named_on
 from results.report import change_charts, charts, latency_charts
 from results.report.charts import Palette
 from results.report.data import Panel, ReportData
-from results.report.facts import cut_off, grid_of
-from results.report.grid import Grid
 from results.report.factor_figures import factor_figures
+from results.report.facts import cut_off, grid_of
 from results.report.figure import Figure
+from results.report.grid import Grid
 from results.report.profile_figures import profile_figures
 
 GRID_ROWS_MAX: Final = 60

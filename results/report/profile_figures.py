@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from results.report.data import Panel, ReportData
 from results.report.facts import cut_off
-from results.report.grid import Grid
 from results.report.figure import Figure
 from results.report.flames import NARROWEST, ROWS_MAX, amount, flames
+from results.report.grid import Grid
 
 _KINDS: Final = {
     "heap": ("What the heap holds, call by call", "memory in use, as of the last collection"),
