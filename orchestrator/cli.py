@@ -22,7 +22,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Measure": (running.run, running.demo, running.plan, running.resume),
-    "Ask": (asking.compare, asking.report, asking.runs, asking.show, asking.sql),
+    "Ask": (asking.compare, asking.report, asking.runs, asking.show, asking.history, asking.sql),
     "Keep": (keeping.export, keeping.verify),
     "Prepare": (
         machine.doctor,

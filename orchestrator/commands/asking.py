@@ -1,4 +1,4 @@
-"""What is asked of runs that ended: compare, report, runs, show, sql."""
+"""What is asked of runs that ended: compare, report, runs, show, history, sql."""
 
 from __future__ import annotations
 
@@ -93,6 +93,42 @@ def show(
     from orchestrator.answers import print_run_details
 
     print_run_details(archive_path(archive), run_name, console(), as_json=as_json)
+
+
+def history(
+    service: Annotated[
+        str | None, typer.Argument(help="The service; else that of the latest run.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Such as peak_rss; repeat it. Else all.")
+    ] = None,
+    configuration: Annotated[
+        list[str] | None, typer.Option(help="A configuration; repeat it. Else all.")
+    ] = None,
+    workload: Annotated[
+        list[str] | None, typer.Option(help="A workload; repeat it. Else all.")
+    ] = None,
+    node_class: Annotated[str, typer.Option(help="Part of a node class's name.")] = "",
+    since: Annotated[
+        str | None, typer.Option(metavar="DATE|RUN", help="Show runs from here on.")
+    ] = None,
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a service over all its runs: each metric's level, where it shifted, what differs there.
+
+    Example: bench history sessioncache --metric peak_rss --configuration default
+    """
+    from orchestrator.historyanswers import print_history
+    from results.history import Wanted, known_metrics
+
+    wanted = Wanted(
+        metrics=known_metrics(metric or []),
+        configurations=tuple(configuration or ()),
+        workloads=tuple(workload or ()),
+        node_class=node_class,
+    )
+    print_history(archive_path(archive), service, wanted, since, console(), as_json=as_json)
 
 
 def sql(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from orchestrator.matrix import Matrix, MatrixError, load_matrix
 from orchestrator.shapes import outline
-from results.comparison import _described
+from results.comparison import traffic_of
 from workers.spec import ArrivalsSpec
 
 SECOND_NS = 10**9
@@ -241,7 +241,7 @@ def test_a_report_tells_a_shape_by_its_mean_and_peak(tmp_path: Path) -> None:
     load = {"scenario": "/a/cache_mix.py", "arrivals": arrivals}
     record: Any = SimpleNamespace(spec={"load": load, "phases": {"measure_ns": 6 * SECOND_NS}})
     told = "cache_mix, ramp (random), mean 550/s, peak 1000/s, measured for 6 s"
-    assert _described(record) == told
+    assert traffic_of(record) == told
 
 
 @pytest.mark.slow
