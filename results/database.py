@@ -47,6 +47,7 @@ VIEWS: Final = (
     "gc_overhead",
     "scavenges",
     "requests_during_gc",
+    "answers",
     "trial_metrics",
     "cells",
     "latency_by_second",
@@ -62,6 +63,9 @@ PROFILED: Final = ("profiles", "profile_diff", "profile_stacks")
 
 TESTED: Final = ("trends", "leaks")
 """The views of what was tested when a trial was sealed; older trials are tested when asked."""
+
+ANSWERED: Final = ("answers", "trial_metrics", "cells")
+"""The views that ask every request: `results.percentiles` counts them faster than their SQL."""
 
 QUERY_TIMEOUT_S: Final = 300.0
 BATCH_ROWS: Final = 100_000
@@ -82,6 +86,9 @@ class Database:
         self._compared = False
         self._profiled = False
         self._tested = False
+        self._tables = trials.tables
+        self._answers: dict[str, pa.Table] = {}
+        self._measured: dict[str, list[Measurement]] = {}
         self._spill = tempfile.TemporaryDirectory(prefix="heapgate-sql-")
         self._connection = _connect(Path(self._spill.name))
         for name, table in trials.tables.items():
@@ -119,6 +126,15 @@ class Database:
         self._compare_if_asked(sql)
         self._profile_if_asked(sql)
         self._test_if_asked(sql)
+        self._answer_if_asked(sql)
+        with self._streamed(sql, timeout_s) as reader:
+            yield reader
+
+    @contextmanager
+    def _streamed(
+        self, sql: str, timeout_s: float = QUERY_TIMEOUT_S
+    ) -> Iterator[pa.RecordBatchReader]:
+        """The answer to one query, everything that it needs being there."""
         with _time_limit(self._connection, timeout_s), _clean_errors():
             relation = self._connection.sql(sql)
             assert relation is not None, "a statement that reads has an answer"
@@ -152,9 +168,16 @@ class Database:
 
     def measurements(self, run_id: str) -> list[Measurement]:
         """What a run's counted trials measured, for `results.compare`."""
+        if run_id not in self._measured:
+            self._measured[run_id] = self._measure(run_id)
+        return self._measured[run_id]
+
+    def _measure(self, run_id: str) -> list[Measurement]:
         from results.compare import Measurement
 
-        table = self.query(f"from trial_metrics where run_id = {_quoted(run_id)}")
+        self._answer([run_id])
+        with self._streamed(f"from trial_metrics where run_id = {_quoted(run_id)}") as reader:
+            table = reader.read_all()
         records = {(r.run_id, r.trial_id): r for r in self.records}
         return [
             Measurement(
@@ -210,6 +233,40 @@ class Database:
         self._tested = True
         for name, table in self.tested_trials().items():
             self._connection.register(name, table)
+
+    def _answer_if_asked(self, sql: str) -> None:
+        """The requests of all runs are counted for a query that names a view of `ANSWERED`.
+
+        One that names some of the runs is left to the views' own SQL, which reads only these.
+        """
+        if not _names_one(sql, ANSWERED):
+            return
+        named = [run.run_id for run in self.runs if run.run_id in sql]
+        if named and len(named) < len(self.runs):
+            self._connection.execute(_replacing(view_text("answers")))
+        else:
+            self._answer([run.run_id for run in self.runs])
+
+    def _answer(self, run_ids: Sequence[str]) -> None:
+        """Have the view `answers` show these runs, and no others, without its SQL."""
+        from results.counted import counted_trials
+        from results.percentiles import ANSWERS, answers_table, request_files
+
+        counted, files = counted_trials(self.records), request_files(self._tables)
+        with _clean_errors():
+            for run_id in run_ids:
+                if run_id not in self._answers:
+                    self._answers[run_id] = answers_table(
+                        [
+                            (record, files.get(key, ()))
+                            for record in self.records
+                            if (key := (record.run_id, record.trial_id)) in counted
+                            and record.run_id == run_id
+                        ]
+                    )
+        tables = [self._answers[run_id] for run_id in run_ids]
+        self._connection.register("raw_answers", pa.concat_tables([ANSWERS.empty_table(), *tables]))
+        self._connection.execute("create or replace view answers as from raw_answers")
 
     def tested_trials(self) -> dict[str, pa.Table]:
         """The tables behind the views of `TESTED`, with trials that were sealed untested."""
@@ -273,6 +330,10 @@ def open_database(
 def view_text(name: str) -> str:
     """The SQL of a view, with its comments."""
     return (resources.files("results") / "views" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _replacing(view: str) -> str:
+    return view.replace("create view", "create or replace view")
 
 
 def _names_one(sql: str, views: Sequence[str]) -> bool:

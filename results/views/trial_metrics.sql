@@ -21,25 +21,6 @@ with rest as (
     and m.time_ns >= p.start_ns + (p.end_ns - p.start_ns) // 2
   group by all
 ),
-answers as (
-  select
-    run_id, trial_id,
-    count(*) as requests,
-    count(*) filter (error is not null) as failed,
-    quantile_cont(latency_ns, [0.5, 0.99, 0.999]) as latency,
-    quantile_cont(service_ns, [0.5, 0.99, 0.999]) as service
-  from requests
-  where counted and phase = 'measure'
-  group by all
-),
-answered as (
-  -- By when the answer came: what still waits at the end of measure was not carried in it.
-  select run_id, trial_id, count(*) as succeeded
-  from requests
-  where counted and error is null
-    and start_ns + service_ns >= measure_start_ns and start_ns + service_ns < measure_end_ns
-  group by all
-),
 wide as (
   select
     t.run_id, t.trial_id, t.node_class, t.workload, t.configuration, t.baseline, t.block,
@@ -61,15 +42,14 @@ wide as (
     a.service[1]::double as service_p50,
     if(a.requests >= 1000, a.service[2], null)::double as service_p99,
     if(a.requests >= 10000, a.service[3], null)::double as service_p999,
-    coalesce(d.succeeded, 0) * 1e9 / (t.measure_end_ns - t.measure_start_ns)::double
+    coalesce(a.succeeded, 0) * 1e9 / (t.measure_end_ns - t.measure_start_ns)::double
       as throughput,
-    a.failed / a.requests::double as error_share,
+    a.failed / nullif(a.requests, 0)::double as error_share,
     t.binary_size_bytes::double as binary_size
   from trials t
   left join rest r using (run_id, trial_id)
   left join gc_overhead g using (run_id, trial_id)
   left join answers a using (run_id, trial_id)
-  left join answered d using (run_id, trial_id)
   where t.counted
 )
 select run_id, trial_id, node_class, workload, configuration, baseline, block, metric, value
