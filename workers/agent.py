@@ -105,7 +105,7 @@ class SendingTrial:
     finishing: bool = False
     looked_s: float = 0.0
     refused_since_s: float | None = None
-    """When a collector with a full disk first refused it."""
+    """When a collector with a full disk first refused it after its end."""
     pause_until_s: float = 0.0
 
     def look_for_streams(self) -> None:
@@ -266,9 +266,11 @@ class Connection:
         trial = self._trials.get(trial_id)
         if trial is None:
             return
-        since_s = trial.refused_since_s or now_s
         ended = (trial.folder / "finish.json").exists()
-        if not refused.may_pass or (ended and now_s - since_s >= FULL_PATIENCE_S):
+        # While it is measured there is time: the spool holds what comes.
+        since_s = (trial.refused_since_s or now_s) if ended else None
+        patient = since_s is None or now_s - since_s < FULL_PATIENCE_S
+        if not (refused.may_pass and patient):
             self._delivered(trial_id, [f"the collector refused: {refused.reason}"])
             return
         self._trials[trial_id] = SendingTrial(

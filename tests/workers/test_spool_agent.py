@@ -21,7 +21,8 @@ from results.archive import Archive
 from results.collector_process import CollectorProcess
 from results.record import TrialRecord
 from results.schema import EVENTS, MEMORY, REQUESTS, SCHEMA_VERSION
-from workers.agent import AgentProcess, wait_delivered
+from results.wire import telemetry_pb2 as wire
+from workers.agent import FULL_PATIENCE_S, AgentProcess, Connection, SendingTrial, wait_delivered
 from workers.spool import FLUSH_BYTES, LOG_BYTES_MAX, Spool, StreamWriter
 
 RUN = "20260101-000000-abcd"
@@ -367,3 +368,31 @@ def test_a_trial_that_nobody_takes_stays_in_the_spool(tmp_path: Path) -> None:
     assert "did not confirm" in text
     assert json.loads((spool.folder / "finish.json").read_text())["totals"]["events"]["rows"] == 3
     assert (spool.folder / "events" / "00000001.arrow").exists()
+
+
+def test_a_disk_that_was_full_long_before_the_end_is_waited_for_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """Patience counts from the end: until then the spool holds what comes."""
+    folder = tmp_path / TRIAL
+    folder.mkdir()
+    connection = Connection.__new__(Connection)
+    connection._root = tmp_path
+    full = wire.FromCollector(
+        refused=wire.Refused(trial_id=TRIAL, reason="No space left", may_pass=True)
+    )
+    outcome = tmp_path / f"{TRIAL}.delivered.json"
+
+    def refused(since_s: float | None) -> float | None:
+        connection._trials = {TRIAL: SendingTrial(folder, refused_since_s=since_s)}
+        connection._take(full)
+        return connection._trials[TRIAL].refused_since_s
+
+    assert refused(None) is None
+    (folder / "finish.json").write_text("{}")
+    first_s = refused(None)
+    assert first_s is not None
+    assert refused(first_s) == first_s
+    assert not outcome.exists()
+    refused(first_s - FULL_PATIENCE_S)
+    assert "No space left" in outcome.read_text()
