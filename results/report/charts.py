@@ -13,18 +13,12 @@ import altair as alt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results.metrics import METRICS
-from results.report.forest import mark_of
-
 COLOURS: Final = 8
 """Colours of configurations in the style sheet; more configurations begin again."""
 
 SECONDS: Final = "seconds since measure began"
 _SHOWN: Final = "indexof(shown, datum.configuration) >= 0"
-_VERDICTS: Final = ("better", "worse", "equivalent", "none", "open", "invalid")
-_HOLLOW: Final = ("none", "open")
-_VERDICT_SHAPES: Final = ("diamond", "triangle-up", "square", "circle", "circle", "cross")
-_NAMES: Final = alt.Axis(ticks=False, domain=False, labelLimit=120, offset=10)
+NAMES: Final = alt.Axis(ticks=False, domain=False, labelLimit=120, offset=10)
 """Configurations beside their rows; a mark at the edge does not cover a name."""
 _CONFIG: Final[dict[str, Any]] = {
     "background": None,
@@ -108,7 +102,8 @@ def rows_of(table: str) -> alt.Chart:
     return alt.Chart(alt.NamedData(table)).transform_filter(_SHOWN)
 
 
-def _plain(table: str) -> alt.Chart:
+def plain_rows(table: str) -> alt.Chart:
+    """The rows, whatever is switched on."""
     return alt.Chart(alt.NamedData(table))
 
 
@@ -203,13 +198,13 @@ def _phase_layers(phases: pa.Table) -> list[alt.Chart]:
     if not phases.num_rows:
         return []
     whole_s = pc.max(phases["end_s"]).as_py() - pc.min(phases["begin_s"]).as_py()
-    band = _plain("phases").transform_filter("datum.phase == 'measure'")
+    band = plain_rows("phases").transform_filter("datum.phase == 'measure'")
     room = f"(datum.end_s - datum.begin_s) * width > {whole_s * 52!r}"
-    names = _plain("phases").transform_filter(room)
+    names = plain_rows("phases").transform_filter(room)
     names = names.transform_calculate(second="(datum.begin_s + datum.end_s) / 2")
     return [
         band.mark_rect(color="var(--band)", clip=True).encode(x="begin_s:Q", x2="end_s:Q"),
-        _plain("phases")
+        plain_rows("phases")
         .mark_rule(color="var(--line)", strokeDash=[2, 3], clip=True)
         .encode(x="begin_s:Q"),
         names.mark_text(color="var(--muted)", y=9, fontSize=11, clip=True).encode(
@@ -300,7 +295,7 @@ def gc_strip(palette: Palette, cycles: pa.Table, phases: pa.Table, samples: pa.T
 def gc_chart(palette: Palette, trials: pa.Table, field: str, title: str) -> Chart:
     """One dot for each trial, a bar at the median of its configuration."""
     order = [n for n in palette.configurations if n in set(trials["configuration"].to_pylist())]
-    y = alt.Y("configuration:N", title=None, sort=order, axis=_NAMES)
+    y = alt.Y("configuration:N", title=None, sort=order, axis=NAMES)
     number = alt.Axis(format="~%" if field == "gc_cpu_share" else "~s", tickCount=5)
     x = alt.X(f"{field}:Q", title=title, axis=number, scale=alt.Scale(zero=True))
     base = rows_of("trials")
@@ -320,68 +315,3 @@ def gc_chart(palette: Palette, trials: pa.Table, field: str, title: str) -> Char
     both = alt.layer(dots, median, width="container", height=34 * len(order) + 8)
     spec = palette.finish(both, description)
     return Chart(f"gc-{field.replace('_', '-')}", description, spec, {"trials": trials})
-
-
-def ablation_chart(palette: Palette, comparison: pa.Table, metric: str) -> Chart | None:
-    """What each configuration changes against the baseline, in one metric."""
-    rows = comparison.filter(pc.equal(comparison["metric"], metric))
-    rows = rows.filter(pc.is_valid(rows["change"]))
-    if not rows.num_rows:
-        return None
-    relative = all(rows["relative"].to_pylist())
-    marks = pa.array([mark_of(verdict) for verdict in rows["verdict"].to_pylist()])
-    rows = rows.append_column("mark", marks)
-    added = "1 + " if relative else ""
-    base = rows_of("rows").transform_calculate(
-        at=f"{added}datum.change",
-        low=f"isValid(datum.change_low) ? {added}datum.change_low : {added}datum.change",
-        high=f"isValid(datum.change_high) ? {added}datum.change_high : {added}datum.change",
-    )
-    label = METRICS[metric].label
-    x = alt.X("at:Q", **_change_axis(label, relative=relative))
-    y = alt.Y("configuration:N", title=None, sort=None, axis=_NAMES)
-    scale = [f"var(--{name})" for name in _VERDICTS]
-    colours = alt.Scale(domain=list(_VERDICTS), range=scale)
-    colour = alt.Color("mark:N", scale=colours, legend=None)
-    stroke = alt.Stroke("mark:N", scale=colours, legend=None)
-    hollow = [
-        c if name not in _HOLLOW else "var(--card)"
-        for name, c in zip(_VERDICTS, scale, strict=True)
-    ]
-    fill = alt.Fill("mark:N", scale=alt.Scale(domain=list(_VERDICTS), range=hollow), legend=None)
-    shape = alt.Shape(
-        "mark:N", scale=alt.Scale(domain=list(_VERDICTS), range=list(_VERDICT_SHAPES)), legend=None
-    )
-    zero = alt.Chart(alt.NamedData("rows")).mark_rule(color="var(--muted)")
-    tooltip = [
-        alt.Tooltip("configuration:N"), alt.Tooltip("change:Q", format="+.1%" if relative else "+"),
-        alt.Tooltip("verdict:N"), alt.Tooltip("pairs:Q", title="blocks"),
-    ]  # fmt: skip
-    chart = alt.layer(
-        zero.encode(x=alt.datum(1 if relative else 0)),
-        base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour),
-        base.mark_point(size=110, opacity=1, strokeWidth=2).encode(
-            x=x, y=y, stroke=stroke, fill=fill, shape=shape, tooltip=tooltip
-        ),
-        width="container",
-        height=34 * rows.num_rows + 8,
-    )
-    description = (
-        f"Interval chart: change of {label} of each configuration against the baseline, with its "
-        "confidence interval; shape and colour tell the verdict."
-    )
-    spec = palette.finish(chart, description)
-    return Chart(f"ablation-{metric.replace('_', '-')}", description, spec, {"rows": rows})
-
-
-def _change_axis(label: str, *, relative: bool) -> dict[str, Any]:
-    title = f"change of {label} against the baseline"
-    if not relative:
-        return {"title": title, "scale": alt.Scale(zero=True)}
-    return {
-        "title": title,
-        "scale": alt.Scale(type="log", nice=False, padding=24),
-        "axis": alt.Axis(
-            labelExpr="datum.value == 1 ? '0' : format(datum.value - 1, '+.3~p')", tickCount=6
-        ),
-    }

@@ -8,6 +8,7 @@ so. Bounds outside the axis end in an arrow.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +19,9 @@ from results.tables import GROUPS, change_text, interval_text
 WIDTH: Final = 240.0
 HEIGHT: Final = 26.0
 _HALF: Final = WIDTH / 2 - 10
-_TICK_LEAST: Final = 34.0 / _HALF
+_TICK_LEAST: Final = 40.0 / _HALF
 """Labels closer than this would touch."""
+_MINUS: Final = re.compile(r"(?<![\w.])-(?=\d)")
 _LOG2_LIMITS: Final = (0.25, 3.0)
 """An axis shows at least ±19 % and at most an eighth to eight times."""
 
@@ -97,6 +99,11 @@ def headline_rows(comparison: Comparison) -> list[ForestRow]:
     return [_row(by_name[name], limit) for name in names[:5]]
 
 
+def minus(text: str) -> str:
+    """Hyphens before numbers as minus signs: a page has no terminal's poor letters."""
+    return _MINUS.sub("\N{MINUS SIGN}", text)
+
+
 def _row(row: Row, limit: float) -> ForestRow:
     return ForestRow(
         label=row.metric.label,
@@ -104,8 +111,8 @@ def _row(row: Row, limit: float) -> ForestRow:
         primary=row.primary,
         baseline=format_value(row.metric, row.baseline),
         candidate=format_value(row.metric, row.candidate),
-        change=change_text(row),
-        interval=interval_text(row),
+        change=minus(change_text(row)),
+        interval=minus(interval_text(row)),
         verdict=row.verdict,
         mark=mark_of(row.verdict),
         drawn=_drawn(row, limit),
@@ -163,7 +170,7 @@ def _ticks(limit: float) -> list[tuple[float, str]]:
         if abs(place) <= 1 and (place - last >= _TICK_LEAST or value == 0):
             if value == 0 and found and place - last < _TICK_LEAST:
                 found.pop()
-            text = f"{value * 100:+.0f}\N{NARROW NO-BREAK SPACE}%" if value else "0"
+            text = minus(f"{value * 100:+.0f}\N{NARROW NO-BREAK SPACE}%") if value else "0"
             found.append((_place(place), text))
             last = place
     return found
