@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from workers.limits import Limiter, open_limiter, remove_run_groups, run_groups
 from workers.limits.cgroup_v2 import parse_cpu_max, parse_limit, parse_pressure, writable_base
-from workers.limits.groupfolder import CounterFile, group_folder, value_of
+from workers.limits.groupfolder import CounterFile, group_folder, number_in, value_of
 from workers.limits.hierarchies import find_hierarchies, parse_mounts, parse_own_groups
 from workers.limits.none import NoLimits
 from workers.spec import LimitsSpec
@@ -143,6 +143,18 @@ def test_a_peak_outlives_the_memory_and_can_be_begun_anew(limiter: Limiter, memb
     assert member.hold(48 * MIB)
     counters = limiter.read()
     assert counters and counters.peak_bytes and 48 * MIB < counters.peak_bytes < 96 * MIB
+
+
+def test_a_look_at_the_group_tells_of_its_own_instant(limiter: Limiter, member: Member) -> None:
+    assert member.hold(96 * MIB)
+    look = limiter.look()
+    assert member.hold(0)
+    now, then = limiter.read(), limiter.counters(look)
+    assert now and now.usage_bytes and then and then.usage_bytes
+    assert then.usage_bytes > 96 * MIB > now.usage_bytes
+    limiter.remove()
+    assert limiter.counters(look) == then
+    assert limiter.counters(limiter.look()) is None
 
 
 def test_the_hard_limit_kills_and_is_counted(limiter: Limiter, member: Member) -> None:
@@ -357,11 +369,11 @@ def test_a_counter_file_that_vanishes_is_none(tmp_path: Path) -> None:
     path = tmp_path / "memory.peak"
     path.write_text("123\n")
     file = CounterFile(path)
-    assert file.number() == 123
+    assert number_in(file.read()) == 123
     file.close()
-    assert file.number() is None and not file.write(b"0")
+    assert number_in(file.read()) is None and not file.write(b"0")
     assert CounterFile(tmp_path / "absent").read() is None
     path.write_text("max\n")
     file = CounterFile(path)
-    assert file.number() is None
+    assert number_in(file.read()) is None
     file.close()

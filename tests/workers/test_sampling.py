@@ -201,6 +201,24 @@ def test_what_an_ended_child_used_is_not_lost(
     assert without.cpu_user_ns >= with_child.cpu_user_ns
 
 
+def test_a_look_tells_of_its_own_instant(puppet: Puppet, sampler: ProcessSampler) -> None:
+    """Numbers are made of a look later: by then memory is another and the child has ended."""
+    child = puppet.do("child")
+    puppet.do("tell-child", 48 * MIB)
+    puppet.do("hold", 32 * MIB)
+    look = sampler.look()
+    own_kib = status_kib(puppet.pid, "VmRSS") + status_kib(child, "VmRSS")
+    puppet.do("hold", 0)
+    puppet.do("end-child")
+    sampler.list_again()
+    later = take(sampler)
+    assert look
+    then = sampler.parse(look)
+    assert (then.processes, then.rss_bytes) == (2, own_kib * 1024)
+    assert (later.processes, sampler.parse(look)) == (1, then)
+    assert later.minor_faults >= then.minor_faults
+
+
 def test_an_ended_process_gives_no_sample(puppet: Puppet, sampler: ProcessSampler) -> None:
     take(sampler)
     puppet.process.kill()
@@ -362,6 +380,28 @@ def test_peaks_by_phase(puppet: Puppet) -> None:
         if row["phase"] == "idle" and row["peak_rss_bytes"] is not None:
             # The kernel keeps the peak by a counter that may lag by some pages a core.
             assert row["peak_rss_bytes"] <= idle.rss_bytes + MIB
+
+
+def test_samples_are_known_before_they_are_handed_over(
+    puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.sampling.loop.FLUSH_EVERY_NS", 3600 * 1000 * MS)
+    rows, phase = Rows(), Phase()
+    loop = make_loop(puppet.pid, sink=rows, phase=phase)
+    assert loop.latest is None
+    loop.start()
+    puppet.do("hold", 64 * MIB)
+    held = loop.samples
+    wait_for(lambda: loop.samples >= held + 2, "samples of it")
+    assert loop.latest and loop.latest.rss_bytes > 64 * MIB
+    puppet.do("hold", 0)
+    phase.name = "idle"
+    startup = loop.begin_phase("startup")
+    assert startup.sampled_rss_bytes and startup.sampled_rss_bytes > 64 * MIB
+    assert rows.rows == []
+    loop.stop()
+    assert len(rows.rows) == loop.samples
+    assert loop.latest and loop.latest.rss_bytes == rows.rows[-1]["rss_bytes"]
 
 
 def test_a_phase_ends_with_a_sample_whatever_the_interval(puppet: Puppet) -> None:

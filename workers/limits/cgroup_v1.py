@@ -17,11 +17,12 @@ from workers.limits.groupfolder import (
     group_folder,
     make_folder,
     members,
+    number_in,
     remove_empty_parents,
     remove_tree,
     value_of,
 )
-from workers.limits.limiter import GroupCounters, LimitsUnavailable
+from workers.limits.limiter import GroupCounters, GroupLook, LimitsUnavailable
 from workers.limits.records import CPU_PERIOD_US, apply_each
 from workers.spec import LimitsSpec
 
@@ -110,25 +111,35 @@ class CgroupV1:
 
     def read(self) -> GroupCounters | None:
         """The counters now; None when the group is gone."""
-        usage = self._usage.number()
-        if usage is None:
-            return None
-        stat = self._stat.read()
-        return GroupCounters(
-            usage_bytes=usage,
-            peak_bytes=self._peak.number(),
-            anon_bytes=value_of(stat, b"total_rss"),
-            file_bytes=value_of(stat, b"total_cache"),
-            limit_hits=self._limit_hits(),
-            oom_kills=value_of(self._oom.read(), b"oom_kill"),
+        return self.counters(self.look())
+
+    def look(self) -> GroupLook:
+        """The texts of the group's files now."""
+        return (
+            self._usage.read(),
+            self._peak.read(),
+            self._stat.read(),
+            self._hits.read(),
+            self._hits_with_swap.read(),
+            self._oom.read(),
         )
 
-    def _limit_hits(self) -> int | None:
-        """A charge that fails is counted once: at the limit with swap, which is tried first, or
-        at the limit without. One was asked for, so the sum of both is the answer.
-        """
-        hits = self._hits.number()
-        return None if hits is None else hits + (self._hits_with_swap.number() or 0)
+    def counters(self, look: GroupLook) -> GroupCounters | None:
+        """What the texts say; None when the group was gone."""
+        if look is None:
+            return None
+        usage, peak, stat, hits, hits_with_swap, oom = look
+        usage_bytes = number_in(usage)
+        if usage_bytes is None:
+            return None
+        return GroupCounters(
+            usage_bytes=usage_bytes,
+            peak_bytes=number_in(peak),
+            anon_bytes=value_of(stat, b"total_rss"),
+            file_bytes=value_of(stat, b"total_cache"),
+            limit_hits=_limit_hits(number_in(hits), number_in(hits_with_swap)),
+            oom_kills=value_of(oom, b"oom_kill"),
+        )
 
     def reset_peak(self) -> bool:
         """Begin a new peak: writing 0 sets it to the usage of now."""
@@ -154,3 +165,10 @@ class CgroupV1:
             remove_empty_parents(folder)
         if left:
             raise TimeoutError(f"control groups are still busy: {', '.join(map(str, left))}")
+
+
+def _limit_hits(hits: int | None, hits_with_swap: int | None) -> int | None:
+    """A charge that fails is counted once: at the limit with swap, which is tried first, or at
+    the limit without. One was asked for, so the sum of both is the answer.
+    """
+    return None if hits is None else hits + (hits_with_swap or 0)

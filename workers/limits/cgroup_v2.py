@@ -19,12 +19,13 @@ from workers.limits.groupfolder import (
     group_folder,
     make_folder,
     members,
+    number_in,
     remove_empty_parents,
     remove_tree,
     value_of,
 )
 from workers.limits.hierarchies import controllers_of
-from workers.limits.limiter import GroupCounters, LimitsUnavailable
+from workers.limits.limiter import GroupCounters, GroupLook, LimitsUnavailable
 from workers.limits.records import CPU_PERIOD_US, apply_each
 from workers.spec import LimitsSpec
 
@@ -152,14 +153,30 @@ class CgroupV2:
 
     def read(self) -> GroupCounters | None:
         """The counters now; None when the group is gone."""
-        usage = self._usage.number()
-        if usage is None:
+        return self.counters(self.look())
+
+    def look(self) -> GroupLook:
+        """The texts of the group's files now."""
+        return (
+            self._usage.read(),
+            self._peak.read(),
+            self._stat.read(),
+            self._events.read(),
+            self._pressure.read(),
+        )
+
+    def counters(self, look: GroupLook) -> GroupCounters | None:
+        """What the texts say; None when the group was gone."""
+        if look is None:
             return None
-        stat, events = self._stat.read(), self._events.read()
-        some, full = parse_pressure(self._pressure.read())
+        usage, peak, stat, events, pressure = look
+        usage_bytes = number_in(usage)
+        if usage_bytes is None:
+            return None
+        some, full = parse_pressure(pressure)
         return GroupCounters(
-            usage_bytes=usage,
-            peak_bytes=self._peak.number(),
+            usage_bytes=usage_bytes,
+            peak_bytes=number_in(peak),
             anon_bytes=value_of(stat, b"anon"),
             file_bytes=value_of(stat, b"file"),
             limit_hits=value_of(events, b"max"),

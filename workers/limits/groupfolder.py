@@ -112,14 +112,6 @@ class CounterFile:
         except OSError:
             return None
 
-    def number(self) -> int | None:
-        """The text as one number; None when it is none (`max`, for example)."""
-        text = self.read()
-        try:
-            return int(text) if text else None
-        except ValueError:
-            return None
-
     def write(self, text: bytes) -> bool:
         """Write; False when that is not possible."""
         if self._fd < 0:
@@ -135,6 +127,14 @@ class CounterFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def number_in(text: bytes | None) -> int | None:
+    """The text as one number; None when it is none (`max`, for example)."""
+    try:
+        return int(text) if text else None
+    except ValueError:
+        return None
 
 
 def value_of(text: bytes | None, key: bytes) -> int | None:

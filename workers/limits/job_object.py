@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from results.record import LimitRecord
 from workers import win32
-from workers.limits.limiter import GroupCounters
+from workers.limits.limiter import GroupCounters, GroupLook
 from workers.limits.records import apply_each
 from workers.spec import LimitsSpec
 
@@ -128,6 +128,14 @@ class JobObject:
         if told.flags != rate.flags:
             return None, "the system does not say that the rate is capped"
         return told.rate / RATE_WHOLE * processors, ""
+
+    def look(self) -> GroupLook:
+        """The counters: one call gives them, as numbers."""
+        return self.read()
+
+    def counters(self, look: GroupLook) -> GroupCounters | None:
+        """What was seen."""
+        return GroupCounters(*look) if look else None
 
     def read(self) -> GroupCounters | None:
         """The peak of the job's commit; None when the job is gone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from results.record import LimitRecord
 from workers.spec import LimitsSpec
@@ -29,6 +29,10 @@ class GroupCounters(NamedTuple):
     pressure_full_ns: int | None = None
 
 
+GroupLook = tuple[Any, ...] | None
+"""What a limiter saw of its group's account, not yet made into numbers; None: there is no group."""
+
+
 class Limiter(Protocol):
     """A group of processes with limits and an account of its own; one for each trial.
 
@@ -43,6 +47,14 @@ class Limiter(Protocol):
 
     def apply(self, limits: LimitsSpec) -> list[LimitRecord]:
         """Set the limits, read each one back, and tell what is in force. Never raises OSError."""
+        ...
+
+    def look(self) -> GroupLook:
+        """See what the account says now, the cheap part; its meaning is left for later."""
+        ...
+
+    def counters(self, look: GroupLook) -> GroupCounters | None:
+        """What was seen, in numbers; None when there was no group (any more)."""
         ...
 
     def read(self) -> GroupCounters | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from results.record import LimitRecord
-from workers.limits.limiter import GroupCounters
+from workers.limits.limiter import GroupCounters, GroupLook
 from workers.limits.records import asked_limits
 from workers.spec import LimitsSpec
 
@@ -30,6 +30,14 @@ class NoLimits:
             )
             for name, asked in asked_limits(limits)
         ]
+
+    def look(self) -> GroupLook:
+        """There is no group to see."""
+        return None
+
+    def counters(self, look: GroupLook) -> GroupCounters | None:
+        """Nothing was seen."""
+        return None
 
     def read(self) -> GroupCounters | None:
         """There is no group to read."""

@@ -1,5 +1,9 @@
 """One sample of the service's process tree on Linux, from /proc and from its control group.
 
+A sample is taken in two steps. `look` copies what the kernel's files say and nothing more: between
+two samples the service has had the processor's caches to itself, and each line of code that runs
+then is slow. `parse` makes numbers of many looks in one go.
+
 Per process two files are read, each kept open and read with one system call:
 `/proc/PID/status` (one consistent set of memory counters, the kernel's peak and the threads) and
 `/proc/PID/stat` (faults and CPU time). Both cost the kernel a walk over counters, not over pages.
@@ -20,7 +24,7 @@ import psutil
 
 from results.clock import steady_ns
 from results.record import PhasePeak
-from workers.limits.limiter import GroupCounters, Limiter
+from workers.limits.limiter import GroupCounters, GroupLook, Limiter
 
 DESCENDANTS_EVERY_NS = 1_000_000_000
 """How old the list of processes in the tree may be."""
@@ -29,11 +33,17 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _RESET_PEAK_RSS = b"5"
 _READ_BYTES = 8192
 _NO_GROUP = GroupCounters()
+_HAS_MEMORY = b"\nRssAnon:"
+"""What the status of a zombie lacks."""
+
 _STATUS = re.compile(
-    rb"VmSize:\s+(\d+) kB\n.*?VmHWM:\s+(\d+) kB\nVmRSS:\s+(\d+) kB\n"
-    rb"RssAnon:\s+(\d+) kB\nRssFile:\s+(\d+) kB\n.*?VmSwap:\s+(\d+) kB\n.*?Threads:\t(\d+)\n",
-    re.DOTALL,
+    rb"\nVmSize:\s+(\d+) kB\n(?:.*\n)*?VmHWM:\s+(\d+) kB\nVmRSS:\s+(\d+) kB\n"
+    rb"RssAnon:\s+(\d+) kB\nRssFile:\s+(\d+) kB\n(?:.*\n)*?VmSwap:\s+(\d+) kB\n"
+    rb"(?:.*\n)*?Threads:\t(\d+)\n"
 )
+
+Texts = tuple[bytes, bytes]
+"""`status` and `stat` of one process."""
 
 
 class MemorySample(NamedTuple):
@@ -98,6 +108,23 @@ def parse_process(status: bytes, stat: bytes) -> ProcessReading | None:
     )  # fmt: skip
 
 
+def _reading(texts: Texts) -> ProcessReading:
+    reading = parse_process(*texts)
+    if reading is None:
+        raise RuntimeError("this kernel's /proc/PID/status or stat has a form that is not known")
+    return reading
+
+
+class TreeLook(NamedTuple):
+    """What the kernel said at one instant, not yet parsed."""
+
+    main: Texts
+    others: tuple[Texts, ...]
+    ended: tuple[int, ...]
+    """Minor and major faults, user and system ticks of the processes that have ended."""
+    group: GroupLook
+
+
 class ProcessFiles:
     """The two files of one process, kept open. They stay bound to this process: a later one with
     the same id is never read by mistake.
@@ -113,19 +140,19 @@ class ProcessFiles:
         except OSError:
             os.close(self._status)
             raise
-        self.last: ProcessReading | None = None
+        self.last: Texts | None = None
 
-    def read(self) -> ProcessReading | None:
-        """The counters now; None when the process has ended."""
+    def look(self) -> Texts | None:
+        """What both files say now; None when the process has ended."""
         try:
             status = os.pread(self._status, _READ_BYTES, 0)
             stat = os.pread(self._stat, _READ_BYTES, 0)
         except OSError:
             return None
-        reading = parse_process(status, stat)
-        if reading:
-            self.last = reading
-        return reading
+        if _HAS_MEMORY not in status:
+            return None
+        self.last = (status, stat)
+        return self.last
 
     def close(self) -> None:
         """Close both files."""
@@ -141,7 +168,7 @@ class ProcessSampler:
         self.main_pid = main_pid
         self._limiter = limiter
         self._others: dict[int, ProcessFiles] = {}
-        self._ended = [0, 0, 0, 0]  # minor and major faults, user and system ticks
+        self._ended: tuple[int, ...] = (0, 0, 0, 0)
         self._listed_ns = -DESCENDANTS_EVERY_NS
         self._strangers: frozenset[int] = frozenset()
         self.others_rss_bytes = 0
@@ -152,16 +179,29 @@ class ProcessSampler:
 
     def sample(self) -> MemorySample | None:
         """Read everything once; None when the main process has ended."""
-        main = self._main.read() if self._main else None
+        look = self.look()
+        return self.parse(look) if look else None
+
+    def look(self) -> TreeLook | None:
+        """See everything once; None when the main process has ended."""
+        main = self._main.look() if self._main else None
         if main is None:
             return None
         now_ns = steady_ns()
         if now_ns - self._listed_ns >= DESCENDANTS_EVERY_NS:
             self._listed_ns = now_ns
             self._refresh()
-        total = self._sum(main) if self._others or any(self._ended) else main
+        others = self._look_at_others() if self._others else ()
+        return TreeLook(main, others, self._ended, self._limiter.look())
+
+    def parse(self, look: TreeLook) -> MemorySample:
+        """Make numbers of what was seen, `others_rss_bytes` among them."""
+        main = total = _reading(look.main)
+        if look.others or any(look.ended):
+            total = _sum([main, *map(_reading, look.others)], look.ended)
         self.others_rss_bytes = (total.rss_kib - main.rss_kib) * 1024
-        return self._row(main, total, self._limiter.read() or _NO_GROUP)
+        group = self._limiter.counters(look.group) or _NO_GROUP
+        return _row(1 + len(look.others), main, total, group)
 
     def list_again(self) -> None:
         """Let the next sample look for processes that are new, however old its list is."""
@@ -177,8 +217,8 @@ class ProcessSampler:
 
     def peak_rss_bytes(self) -> int | None:
         """The kernel's peak of the main process; None when it has ended."""
-        main = self._main.read() if self._main else None
-        return main.peak_rss_kib * 1024 if main else None
+        main = self._main.look() if self._main else None
+        return _reading(main).peak_rss_kib * 1024 if main else None
 
     def close(self) -> None:
         """Close all files. `sample` gives None from then on."""
@@ -189,42 +229,21 @@ class ProcessSampler:
             self._main.close()
             self._main = None
 
-    def _row(
-        self, main: ProcessReading, total: ProcessReading, group: GroupCounters
-    ) -> MemorySample:
-        return MemorySample(
-            1 + len(self._others),
-            total.threads,
-            total.rss_kib * 1024,
-            total.rss_anon_kib * 1024,
-            total.rss_file_kib * 1024,
-            total.swap_kib * 1024,
-            total.virtual_kib * 1024,
-            main.peak_rss_kib * 1024,
-            total.user_ticks * _TICK_NS,
-            total.system_ticks * _TICK_NS,
-            total.minor_faults,
-            total.major_faults,
-            *group,
-        )  # fmt: skip
-
-    def _sum(self, main: ProcessReading) -> ProcessReading:
-        """Sums over the tree. What an ended process used stays in its counters since start."""
-        readings = [main]
+    def _look_at_others(self) -> tuple[Texts, ...]:
+        seen = []
         for pid in list(self._others):
-            reading = self._others[pid].read()
-            if reading:
-                readings.append(reading)
+            texts = self._others[pid].look()
+            if texts:
+                seen.append(texts)
             else:
                 self._forget(pid)
-        sums = [sum(column) for column in zip(*readings, strict=True)]
-        sums[7:] = map(sum, zip(sums[7:], self._ended, strict=True))
-        return ProcessReading(*sums)
+        return tuple(seen)
 
     def _forget(self, pid: int) -> None:
         files = self._others.pop(pid)
         if files.last:
-            self._ended = list(map(sum, zip(self._ended, files.last[7:], strict=True)))
+            used = _reading(files.last)[7:]
+            self._ended = tuple(map(sum, zip(self._ended, used, strict=True)))
         files.close()
 
     def _refresh(self) -> None:
@@ -242,6 +261,33 @@ class ProcessSampler:
         parent is not found.
         """
         return self._limiter.processes() or descendants(self.main_pid)
+
+
+def _row(
+    processes: int, main: ProcessReading, total: ProcessReading, group: GroupCounters
+) -> MemorySample:
+    return MemorySample(
+        processes,
+        total.threads,
+        total.rss_kib * 1024,
+        total.rss_anon_kib * 1024,
+        total.rss_file_kib * 1024,
+        total.swap_kib * 1024,
+        total.virtual_kib * 1024,
+        main.peak_rss_kib * 1024,
+        total.user_ticks * _TICK_NS,
+        total.system_ticks * _TICK_NS,
+        total.minor_faults,
+        total.major_faults,
+        *group,
+    )
+
+
+def _sum(readings: list[ProcessReading], ended: tuple[int, ...]) -> ProcessReading:
+    """Sums over the tree. What an ended process used stays in its counters since start."""
+    sums = [sum(column) for column in zip(*readings, strict=True)]
+    sums[7:] = map(sum, zip(sums[7:], ended, strict=True))
+    return ProcessReading(*sums)
 
 
 class PhasePeaks:

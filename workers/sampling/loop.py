@@ -1,4 +1,8 @@
-"""The sampling thread: one row at each of a fixed series of instants, and the peaks by phase."""
+"""The sampling thread: one row at each of a fixed series of instants, and the peaks by phase.
+
+At each instant the thread only looks; rows are made of many looks at once, when they are handed
+over or when someone asks (`workers/sampling/linux.py` says why).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 from results.clock import ClockMap, steady_ns
 from results.record import PhasePeak
 from workers.limits.limiter import Limiter
-from workers.sampling.system import MemorySample, PhasePeaks, ProcessSampler
+from workers.sampling.system import MemorySample, PhasePeaks, ProcessSampler, TreeLook
 
 Sink = Callable[[dict[str, list[Any]]], object]
 """Takes rows as columns."""
@@ -20,8 +24,8 @@ EventSink = Callable[[str, str, str, float | None], object]
 
 INTERVAL_MIN_NS = 10_000_000
 INTERVAL_MAX_NS = 1_000_000_000
-FLUSH_EVERY_NS = 2_000_000_000
-"""Handing rows over costs more than taking a sample, so it is not done more often than this."""
+FLUSH_EVERY_NS = 5_000_000_000
+"""Handing rows over costs as much as ten samples, so it is not done more often than this."""
 
 COLUMNS = ("time_ns", "phase", *MemorySample._fields)
 """The memory table's columns that this system has; the others are null."""
@@ -60,11 +64,12 @@ class SampleLoop:
         self._stop = threading.Lock()
         self._stop.acquire()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self._looks: list[tuple[int, str, bool, TreeLook]] = []
         self._rows: list[tuple[Any, ...]] = []
         self._untold_gaps = 0
         self._peaks_phase = phase()
         self._failure: Exception | None = None
-        self.latest: MemorySample | None = None
+        self._latest: MemorySample | None = None
         self.gaps = 0
         self.samples = 0
         self.cpu_ns = 0
@@ -84,12 +89,20 @@ class SampleLoop:
         if self._failure:
             raise self._failure
 
+    @property
+    def latest(self) -> MemorySample | None:
+        """The last sample; None before the first."""
+        with self._lock:
+            self._make_rows()
+            return self._latest
+
     def begin_phase(self, previous: str) -> PhasePeak:
         """Call right after the phase changed: gives the ended phase's peaks, begins new ones.
 
         A peak that is not known to be the ended phase's, or can't be read any more, is None there.
         """
         with self._lock:
+            self._make_rows()  # the ended phase's samples are part of its peaks
             peak = self._peaks.begin(previous)
             self._peaks_phase = self._phase()
         return peak
@@ -104,8 +117,9 @@ class SampleLoop:
             self._sampler.list_again()
         if not self._take():
             return None
-        assert self.latest
-        user_ns, system_ns = self.latest.cpu_user_ns, self.latest.cpu_system_ns
+        latest = self.latest
+        assert latest
+        user_ns, system_ns = latest.cpu_user_ns, latest.cpu_system_ns
         return None if user_ns is None or system_ns is None else user_ns + system_ns
 
     def _run(self) -> None:
@@ -142,17 +156,24 @@ class SampleLoop:
         """One sample; False when the main process has ended."""
         with self._lock:
             time_ns, phase = steady_ns(), self._phase()
-            sample = self._sampler.sample()
-            if sample is None:
+            look = self._sampler.look()
+            if look is None:
                 return False
-            row = self._peaks.seen(sample, phase == self._peaks_phase)
-            self._rows.append((self._clock.utc_ns(time_ns), phase, *row))
-            self.latest = sample
+            self._looks.append((time_ns, phase, phase == self._peaks_phase, look))
             self.samples += 1
         return True
 
+    def _make_rows(self) -> None:
+        """Make rows of all looks so far. Call it with the lock."""
+        looks, self._looks = self._looks, []
+        for time_ns, phase, begun, look in looks:
+            self._latest = self._sampler.parse(look)
+            row = self._peaks.seen(self._latest, begun)
+            self._rows.append((self._clock.utc_ns(time_ns), phase, *row))
+
     def _flush(self) -> None:
         with self._lock:
+            self._make_rows()
             rows, self._rows = self._rows, []
         if rows:
             self._sink(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "win32":
-    from workers.sampling.windows import MemorySample, PhasePeaks, ProcessSampler
+    from workers.sampling.windows import MemorySample, PhasePeaks, ProcessSampler, TreeLook
 else:
-    from workers.sampling.linux import MemorySample, PhasePeaks, ProcessSampler
+    from workers.sampling.linux import MemorySample, PhasePeaks, ProcessSampler, TreeLook
 
-__all__ = ["MemorySample", "PhasePeaks", "ProcessSampler"]
+__all__ = ["MemorySample", "PhasePeaks", "ProcessSampler", "TreeLook"]
