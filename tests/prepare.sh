@@ -8,6 +8,7 @@ set -euo pipefail
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
 command -v ip >/dev/null || missing+=(iproute2)
+command -v ssh-keygen >/dev/null || missing+=(openssh-client)
 command -v wineserver >/dev/null && [ -x /usr/lib/wine/wine64 ] || missing+=(wine wine64)
 command -v x86_64-w64-mingw32-gcc >/dev/null || missing+=(gcc-mingw-w64-x86-64)
 [ ${#missing[@]} -gt 0 ] || exit 0
