@@ -131,6 +131,30 @@ def history(
     print_history(archive_path(archive), service, wanted, since, console(), as_json=as_json)
 
 
+def serve(
+    archive: ArchivePath = None,
+    port: Annotated[
+        int,
+        typer.Option(min=0, max=65_535, help="Port; without it a free one.", show_default=False),
+    ] = 0,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    listen: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on, instead of this machine's own alone."),
+    ] = None,
+) -> None:
+    """Show the archive in a browser: runs, reports, trials, SQL, and a run while it goes on.
+
+    It answers this machine only, with the token in the address that it prints, and changes
+    nothing. Ctrl-C ends it.
+
+    Example: bench serve --open
+    """
+    from orchestrator.serveanswers import print_serving
+
+    print_serving(archive_path(archive), console(), port=port, listen=listen, open_it=open_it)
+
+
 def sql(
     query: Annotated[str | None, typer.Argument(help="One SELECT statement.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read it from a file.")] = None,

@@ -1,0 +1,159 @@
+"""One question to the archive, in a process of its own: python -m results.serve.worker FOLDER.
+
+It reads one line of JSON, answers with one line of JSON and the bytes that this announces, and
+ends. All that it writes lies in FOLDER. It is started ahead, so that an answer does not wait for
+imports. When the server is gone, its end of the pipe is closed: then this process removes the
+server's folder and ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from results.errors import HeapgateError, UserError
+
+PROCESS_MEMORY_BYTES: Final = 4 * 2**30
+"""What the whole process may hold, on Linux: one cell of an answer may be as large as one likes."""
+
+FILE_MAX_BYTES: Final = 2**30
+"""The largest download, on Linux."""
+
+Answer = tuple[dict[str, Any], bytes]
+"""What is told in the line of JSON, and the bytes behind it."""
+
+
+def report(archive: Path, run_id: str) -> Answer:
+    """The report of a run, a whole page."""
+    from results.report.page import render_report
+
+    return {}, render_report(archive, run_id).encode()
+
+
+def compare(archive: Path, run_ids: list[str]) -> Answer:
+    """Several runs compared as one, a whole page."""
+    from results.database import open_database
+    from results.serve.comparepage import render_comparison
+
+    with open_database(archive, run_ids) as database:
+        return {}, render_comparison(database.comparison(), database.notes).encode()
+
+
+def sql(archive: Path, query: str, timeout_s: float) -> Answer:
+    """The first rows of the answer to a query, as text."""
+    from results.query import first_rows
+
+    began_s = time.monotonic()
+    with _database(archive) as database:
+        with database.stream(query, timeout_s=timeout_s) as answer:
+            shown = first_rows(answer)
+        notes = list(database.notes)
+    return {
+        "names": shown.names,
+        "numbers": shown.numbers,
+        "cells": shown.cells,
+        "more": shown.more,
+        "notes": notes,
+        "took_s": time.monotonic() - began_s,
+    }, b""
+
+
+def download(archive: Path, query: str, timeout_s: float, form: str) -> Answer:
+    """The whole answer to a query as a file in this process's folder."""
+    from results.query import write_result
+
+    path = Path.cwd() / f"answer.{form}"
+    try:
+        with (
+            _database(archive) as database,
+            database.stream(query, timeout_s=timeout_s) as answer,
+            path.open("w", encoding="utf-8", newline="") as file,
+        ):
+            write_result(answer, form, file)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise UserError(
+            f"the answer is larger than {FILE_MAX_BYTES / 2**30:g} GiB; ask for less, or use: "
+            "bench sql"
+        ) from error
+    return {"path": str(path)}, b""
+
+
+JOBS: Final[dict[str, Callable[..., Answer]]] = {
+    "report": report,
+    "compare": compare,
+    "sql": sql,
+    "download": download,
+}
+
+
+def _database(archive: Path) -> Any:
+    from results.database import open_database
+
+    _limit("RLIMIT_DATA", PROCESS_MEMORY_BYTES)
+    _limit("RLIMIT_FSIZE", FILE_MAX_BYTES)
+    # What this server found right needs no second look; nothing of it stays.
+    return open_database(archive, checked=Path.cwd().parent / "checked.json")
+
+
+def _limit(name: str, value: int) -> None:
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(getattr(resource, name), (value, value))
+
+
+def main() -> None:
+    """Wait for one job, do it, end."""
+    folder = Path(sys.argv[1])
+    os.chdir(folder)
+    tempfile.tempdir = str(folder)
+    if hasattr(os, "nice"):
+        os.nice(10)  # a run that measures on this machine goes first
+    import results.database
+    import results.query  # noqa: F401 — what every job needs is there when it comes
+
+    line = sys.stdin.buffer.readline()
+    if not line:
+        _end_with_server(folder)
+    threading.Thread(target=_watch_server, args=(folder,), daemon=True).start()
+    told, payload = _answer(json.loads(line))
+    out = sys.stdout.buffer
+    out.write(json.dumps(told | {"length": len(payload)}).encode() + b"\n" + payload)
+    out.flush()
+
+
+def _answer(job: dict[str, Any]) -> Answer:
+    try:
+        return JOBS[job["name"]](Path(job["archive"]), **job["arguments"])
+    except HeapgateError as error:
+        return {"error": str(error)}, b""
+    except MemoryError:
+        return {"error": "it needs more memory than a page may take; use the command instead"}, b""
+
+
+def _watch_server(folder: Path) -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    _end_with_server(folder)
+
+
+def _end_with_server(folder: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(folder.parent, ignore_errors=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
