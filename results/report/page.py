@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
@@ -23,9 +22,9 @@ from results.database import open_database
 from results.errors import UserError
 from results.report.bundle import bundling
 from results.report.data import ReportData, read_report
+from results.report.glue import glue
 
 FORMATS: Final = ("html", "md", "csv", "json")
-_UNIT: Final = re.compile(r"(\d) (%|pp|[KMG]iB|[mµn]?s)(?!\w)")
 SCRIPTS: Final = ("page.js", "flames.js")
 TABLES_OPEN_MAX: Final = 2
 """With more comparison tables than these, they are folded: the chart of all comes first."""
@@ -77,7 +76,7 @@ def _html(data: ReportData, bundle: Callable[[], str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["glue"] = _glue
+    environment.filters["glue"] = glue
     made = figures(data)
     scripts = [_script(text) for text in (bundle(), *map(_resource, SCRIPTS))]
     return environment.get_template("template.html.jinja").render(
@@ -88,11 +87,6 @@ def _html(data: ReportData, bundle: Callable[[], str]) -> str:
         scripts=[Markup(text) for text in scripts],  # noqa: S704 — hashed in the policy
         charts=Markup(_json_in_html(_chart_data(made))),  # noqa: S704 — escaped for a script
     )
-
-
-def _glue(text: str) -> str:
-    """A number and its unit stay on one line."""
-    return _UNIT.sub("\\1\N{NO-BREAK SPACE}\\2", text)
 
 
 def _context(data: ReportData) -> dict[str, Any]:

@@ -308,5 +308,6 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 async def _our_fault(_: Request, error: Exception) -> Response:
     """A page that can't be made takes no other with it."""
-    sys.stderr.write(f"a page could not be made: {type(error).__name__}: {error}\n")
-    return _page("error", 500, text=f"This page could not be made: {type(error).__name__}.")
+    what = str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}"
+    sys.stderr.write(f"a page could not be made: {what}\n")
+    return _page("error", 500, text=f"This page could not be made: {what}")

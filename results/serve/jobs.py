@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from results.errors import EnvironmentLacks, HeapgateError, UserError
+from results.errors import EnvironmentLacks, UserError
 
 AT_ONCE: Final = 2
 WAITING_MAX: Final = 16
@@ -150,16 +150,12 @@ async def _asked(
     except TimeoutError as error:
         raise UserError(f"it was stopped after {timeout_s:g} s") from error
     except (ValueError, OSError, asyncio.IncompleteReadError) as error:
-        raise _Died(
+        raise EnvironmentLacks(
             "the process that answers ended without an answer; it may have needed more memory "
             "than a page may take: ask for less, or use the command instead"
         ) from error
     if "error" in told:
         raise UserError(told["error"])
+    if "fault" in told:
+        raise RuntimeError(told["fault"])
     return told, payload
-
-
-class _Died(HeapgateError):
-    """A worker ended without an answer."""
-
-    exit_code = 4

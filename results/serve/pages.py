@@ -7,11 +7,13 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from results.report.glue import glue
+
 
 @cache
 def _environment() -> Environment:
     """Our own templates, and those of the report for what both draw."""
-    return Environment(
+    environment = Environment(
         loader=ChoiceLoader(
             [PackageLoader("results.serve"), PackageLoader("results.report", ".")],
         ),
@@ -20,6 +22,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["glue"] = glue
+    return environment
 
 
 def render(template: str, **context: Any) -> str:

@@ -141,10 +141,13 @@ def _answer(job: dict[str, Any]) -> Answer:
         return {"error": str(error)}, b""
     except MemoryError:
         return {"error": "it needs more memory than a page may take; use the command instead"}, b""
+    except Exception as error:
+        return {"fault": f"{type(error).__name__}: {error}"}, b""
 
 
 def _watch_server(folder: Path) -> None:
-    while sys.stdin.buffer.read(1):
+    # Not through Python's buffer: its lock, held here, would be missing when this process ends.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     _end_with_server(folder)
 
