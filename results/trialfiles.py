@@ -23,11 +23,15 @@ import pyarrow.compute as pc
 from results.journal import SUFFIX, Frame, Journal, frames
 from results.schema import TABLES, TableSchema
 from results.streams import table_of
+from results.unpacked import unpacked_bytes
 
 SEALED_ROWS: Final = 131_072
 """Rows of a sealed record batch: more is hardly smaller, and costs its readers memory."""
 
 BATCH_ROWS_MAX: Final = 1_048_576
+BATCH_BYTES_MAX: Final = 256 * 2**20
+"""Of a batch in memory: a message of a few bytes may unpack to gigabytes."""
+
 _COMPRESSION: Final = pa.Codec("zstd", 1)
 """Higher levels take much longer and gain nothing: most of what is left is noise."""
 
@@ -246,8 +250,12 @@ def _only_batch(data: bytes, schema: pa.Schema) -> pa.RecordBatch:
         with pa.ipc.open_stream(data, options=_READ) as reader:
             if not reader.schema.equals(schema):
                 raise BadBatch("the batch has another schema than this table")
+            if unpacked_bytes(data) > BATCH_BYTES_MAX:
+                raise BadBatch(f"a batch has at most {BATCH_BYTES_MAX:,} bytes in memory")
             batches = list(reader)
-    except (pa.ArrowException, OSError) as error:
+    except BadBatch:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BadBatch(f"not an Arrow batch: {error}") from error
     if len(batches) != 1:
         raise BadBatch(f"one record batch is wanted, {len(batches)} came")

@@ -20,6 +20,7 @@ from results.collector import serve
 from results.record import TrialRecord
 from results.schema import EVENTS, REQUESTS, SCHEMA_VERSION, TableSchema
 from results.trialfiles import Account, BadBatch, TableFile
+from results.unpacked import unpacked_bytes
 from results.wire import telemetry_pb2 as wire
 from results.wire import telemetry_pb2_grpc as wire_grpc
 
@@ -206,6 +207,25 @@ def test_finishing_twice_tells_the_same_differences(talk: Talk) -> None:
     assert list(again.differences) == list(first.differences)
 
 
+def test_a_small_message_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row whose column has very many empty words: next to nothing on the wire."""
+    monkeypatch.setattr("results.trialfiles.BATCH_BYTES_MAX", 2**20)
+    place = EVENTS.arrow.get_field_index("kind")
+    row = pa.RecordBatch.from_pylist([event(1)], schema=EVENTS.arrow)
+    words = pa.array([""]).take(pa.array([0] * 2**18))
+    kinds = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), words)
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, EVENTS.arrow, options=options) as writer:
+        writer.write_batch(row.set_column(place, EVENTS.arrow.field(place), kinds))
+    data = bytes(sink.getvalue())
+    assert len(data) < 10_000
+    assert "1,048,576 bytes in memory" in talk(opening(), sending(1, data))[-1].refused.reason
+    assert talk(opening())[0].opened.last_sequence["events"] == 0
+
+
 def test_a_gap_in_the_sequence_is_refused(talk: Talk) -> None:
     data = encoded(EVENTS, [event(1)])
     answers = talk(opening(), sending(1, data), sending(3, data))
@@ -330,6 +350,22 @@ REQUEST_ROWS = st.lists(
     ),
     max_size=6,
 )
+
+
+@given(REQUEST_ROWS, st.sampled_from([None, "zstd", "lz4"]))
+def test_what_a_message_unpacks_to_is_told_by_its_heads(
+    rows: list[dict[str, object]], compression: str | None
+) -> None:
+    batch = pa.RecordBatch.from_pylist(rows * 50, schema=REQUESTS.arrow)
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, REQUESTS.arrow, options=options) as writer:
+        writer.write_batch(batch)
+    with pa.ipc.open_stream(sink.getvalue()) as reader:
+        (read,) = list(reader)
+    told = unpacked_bytes(bytes(sink.getvalue()))
+    # Each of its buffers is filled up to 8 bytes, and bitmaps may be whole bytes more.
+    assert read.nbytes <= told <= read.nbytes + 16 * 3 * len(REQUESTS.columns)
 
 
 @given(st.lists(REQUEST_ROWS, max_size=5), st.data())
