@@ -74,6 +74,13 @@ class Pipe:
         assert not found, found
         return TrialRecord.read(self.sealed(trial.trial_id) / "trial.json")
 
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of CPU of both processes since they started."""
+        both = (self.agent._process.pid, self.collector._process.pid)
+        times = [psutil.Process(pid).cpu_times() for pid in both]
+        return sum(used.user + used.system for used in times)
+
     def sealed(self, trial_id: str) -> Path:
         """A trial's folder in the archive."""
         return self.archive / RUN / "trials" / trial_id
