@@ -44,7 +44,7 @@ COMPRESSED_FROM_ROWS = 1024
 BATCH_ROWS_MAX = 262_144
 STREAM_BYTES_MAX = 4 * 2**30
 """What the spool holds at most of one stream that the collector does not take: further rows are
-lost, and counted. That is about 400 million requests."""
+lost, and counted. That is over 300 million requests."""
 
 WAITING_BYTES_MAX = 64 * 2**20
 """What may wait in memory for a slow disk, where a thread of its own writes."""
