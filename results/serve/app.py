@@ -29,7 +29,7 @@ from results.errors import EnvironmentLacks, HeapgateError
 from results.serve import trial as trials
 from results.serve.access import Access, Guard, read_form
 from results.serve.jobs import SQL_TIMEOUT_S, Jobs
-from results.serve.live import Live
+from results.serve.live import Live, figures
 from results.serve.pages import render
 from results.serve.runs import STATUSES, Filter, NotFound, Runs, newer_format, state_of
 
@@ -50,10 +50,10 @@ TRIALS_SHOWN: Final = 500
 _PIECE_BYTES: Final = 2**18
 _META_POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"<>]*)">')
 _STARTED_QUERY: Final = """\
-select configuration, workload, metric, round(median, 1) as median, trials
+select run_id, configuration, workload, metric, n, median, mad
 from cells
 where metric in ('peak_rss', 'latency_p99', 'throughput')
-order by workload, metric, configuration"""
+order by run_id desc, workload, metric, configuration"""
 
 
 def make_app(archive: Path, access: Access) -> ASGIApp:
@@ -127,7 +127,10 @@ class Site:
             while len(self._reports) > REPORTS_KEPT:
                 self._reports.popitem(last=False)
         headers = {"Content-Security-Policy": _report_policy(page)}
-        if "download" in request.query_params:
+        if "download" not in request.query_params:
+            # Its own head would stand below ours, and say the same.
+            page = page.replace("</head>", "<style>.top{display:none}</style></head>", 1)
+        else:
             headers["Content-Disposition"] = (
                 f'attachment; filename="{_file_name(entry.run_id)}.html"'
             )
@@ -141,7 +144,7 @@ class Site:
             "trials",
             entry=entry,
             newer=newer_format(entry),
-            records=records[:TRIALS_SHOWN],
+            records=[(record, figures(record)) for record in records[:TRIALS_SHOWN]],
             left_out=len(records[TRIALS_SHOWN:]),
             lost=lost,
         )

@@ -246,7 +246,7 @@ def when(time_ns: int | None) -> str:
 
 def took(start_ns: int, end_ns: int | None) -> str:
     """How long something took; a dash when it is not over."""
-    return duration((end_ns - start_ns) / 1e9) if end_ns else "–"
+    return duration((end_ns - start_ns) / 1e9) if end_ns and end_ns >= start_ns else "–"
 
 
 def duration(seconds: float) -> str:
