@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -191,7 +192,7 @@ def _memory(folder: Path) -> Iterator[Figure]:
 
 def _paced(traffic: Traffic, root: Path) -> tuple[float, Spool]:
     """Write at the traffic's own rate; how long that took."""
-    spool = Spool(root, RUN, "paced", in_background=True)
+    spool = Spool(root, RUN, "paced")
     writer = spool.stream(REQUESTS)
     began_s, rows = time.monotonic(), 0
     for batch in traffic.batches():
@@ -236,9 +237,12 @@ def _cut(folder: Path) -> Iterator[Figure]:
 
 def _faults(folder: Path) -> Iterator[Figure]:
     """HEAPGATE_TEST_SEED draws the same runs again, PIPE_FAULTS says how many."""
-    plans = [Plan.drawn(SEED + number, 1.0) for number in range(FAULTY_RUNS)]
-    accounts = [carried(folder / f"fault-{plan.seed}", plan) for plan in plans]
-    wrong = sum(_say_wrong(*both) for both in zip(plans, accounts, strict=True))
+    accounts, wrong = [], 0
+    for number in range(FAULTY_RUNS):
+        plan = Plan.drawn(SEED + number, 1.0)
+        accounts.append(carried(folder / f"fault-{plan.seed}", plan))
+        shutil.rmtree(folder / f"fault-{plan.seed}")
+        wrong += _say_wrong(plan, accounts[-1])
     name = f"{FAULTY_RUNS} random fault runs (HEAPGATE_TEST_SEED={SEED})"
     if not IS_ROOT:
         name += ", no full disks without root"
