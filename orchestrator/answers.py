@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.progress import format_bytes, trial_figures
-from results.errors import EnvironmentLacks, RunIncomplete, UserError
+from results.errors import EnvironmentLacks, ObjectiveFailed, RunIncomplete, UserError
 from results.metrics import counted
 from results.record import planned_id
 
@@ -76,11 +76,16 @@ def _near(path: Path) -> str:
 
 
 def print_comparison(
-    archive_path: Path, run_names: list[str], console: Console, *, style: str
+    archive_path: Path,
+    run_names: list[str],
+    console: Console,
+    *,
+    style: str,
+    fail_on_worse: bool = False,
 ) -> None:
     """Every configuration against the baseline, from the archive alone.
 
-    `style` is table, markdown or json.
+    `style` is table, markdown or json. Raises ObjectiveFailed for what is worse, if that is wanted.
     """
     from results import tables
 
@@ -93,6 +98,24 @@ def print_comparison(
         tables.print_comparison(comparison, console)
     if not comparison.tables:
         raise RunIncomplete("there are no valid trials to compare; every trial: bench show")
+    if fail_on_worse:
+        deciding = [
+            (f"{row.metric.label} of {table.candidate} under {table.workload}", row.verdict)
+            for table in comparison.tables
+            for row in table.rows
+            if row.primary
+        ]
+        worse = [what for what, verdict in deciding if verdict == "worse"]
+        open_ = [f"{w}: {v}" for w, v in deciding if v.startswith(("needs", "invalid", "n/a"))]
+        fail_on(worse, open_, comparison.settings.baseline)
+
+
+def fail_on(worse: list[str], undecided: list[str], against: str) -> None:
+    """Raise ObjectiveFailed for what is worse, RunIncomplete for what nothing can be said of."""
+    if worse:
+        raise ObjectiveFailed(f"worse than {against}: {', '.join(worse)}")
+    if undecided:
+        raise RunIncomplete(f"can't tell whether it is worse: {', '.join(undecided)}")
 
 
 def _comparison_of(archive_path: Path, run_names: list[str]) -> Comparison:
@@ -287,23 +310,30 @@ def _print_limits(records: list[Any], console: Console) -> None:
 
 
 def print_export(
-    archive_path: Path, run_names: list[str], target: Path, console: Console, *, profiles: bool
+    archive_path: Path, run_names: list[str], target: str, console: Console, *, profiles: bool
 ) -> None:
     """Export runs, or all, and say where to and how much."""
     from results.archive import Archive
-    from results.export import export
+    from results.export import export, export_packed, export_to_store, is_address
     from results.fragments import read_trials
+    from results.packing import is_pack
 
     archive = Archive(archive_path)
     runs = archive.chosen(run_names)
-    trials = read_trials(archive, runs)
-    _tell(trials.notes)
-    size_bytes = export(trials, target, profiles=profiles)
-    console.print(
-        f"wrote {escape(str(target))} ({format_bytes(size_bytes)}): {counted(len(runs), 'run')}, "
-        f"{counted(len(trials.records), 'trial')}",
-        highlight=False,
-    )
+    if profiles and (is_address(target) or is_pack(target)):
+        raise UserError("profiles are exported into a folder: -o FOLDER")
+    what = counted(len(runs), "run")
+    if is_pack(target) and not is_address(target):
+        size_bytes = export_packed(runs, Path(target))
+    else:
+        trials = read_trials(archive, runs)
+        _tell(trials.notes)
+        what += f", {counted(len(trials.records), 'trial')}"
+        if is_address(target):
+            size_bytes = export_to_store(trials, target)
+        else:
+            size_bytes = export(trials, Path(target), profiles=profiles)
+    console.print(f"wrote {escape(target)} ({format_bytes(size_bytes)}): {what}", highlight=False)
 
 
 def print_verification(

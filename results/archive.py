@@ -181,7 +181,7 @@ def _entry(folder: Path) -> RunEntry | str:
     if run_id != folder.name:
         return f"is that of run {str(run_id)[:80]!r}: its folder must have that name"
     doubt = _doubt(folder) if document.get("status") != "running" else ""
-    if doubt and not _has_form(document):
+    if doubt and not has_form(document):
         return "can't be read: it is damaged"
     return RunEntry(run_id, folder, document, doubt)
 
@@ -201,8 +201,8 @@ def _doubt(folder: Path) -> str:
         time.sleep(_WRITING_S / 10)
 
 
-def _has_form(document: dict[str, Any]) -> bool:
-    """Whether a document that may be damaged has what its readers need."""
+def has_form(document: dict[str, Any]) -> bool:
+    """Whether a run's document, which may be damaged or anybody's, has what its readers need."""
     try:
         asked = document["comparison"]
         float(asked["confidence"]), list(asked["primary"]), dict(asked["margins"])

@@ -11,6 +11,7 @@ from results.errors import UserError
 from results.leaks import leaks_of
 from results.metrics import format_bytes
 from results.record import TrialRecord, group_of, planned_id
+from results.traffic import other_traffic, traffic_of_run
 from results.trimming import trimmings
 
 RESIDUE: Final[dict[str, Callable[[TrialRecord], Any]]] = {
@@ -38,6 +39,7 @@ def comparison_of(
     Raises UserError for runs that can't be compared: of other services, or with other baselines.
     """
     first = documents[0]
+    _refuse_other_traffic(documents, records)
     service = _only_one("services", documents, lambda d: str(d["service"]))
     baseline = _only_one("baselines", documents, _baseline_of)
     asked = first["comparison"]
@@ -118,6 +120,22 @@ def _only_one(
     if len(found) > 1:
         raise UserError(f"these runs can't be compared: they have {what} {' and '.join(found)}")
     return found[0]
+
+
+def _refuse_other_traffic(
+    documents: Sequence[dict[str, Any]], records: Sequence[TrialRecord]
+) -> None:
+    """Trials of one workload's name are in one table: in all runs it must be the same traffic."""
+    known: dict[str, Any] = {}
+    for document in documents if len(documents) > 1 else ():
+        own = [record for record in records if record.run_id == document.get("run_id")]
+        traffic = traffic_of_run(document, own)
+        for workload, differing in other_traffic(known, traffic).items():
+            raise UserError(
+                f"these runs can't be compared as one: workload {workload} is not the same traffic "
+                f"in all of them: {', '.join(differing)}"
+            )
+        known = traffic | known
 
 
 def _baseline_of(document: dict[str, Any]) -> str:

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs
 import pyarrow.parquet as pq
 
+from results.archive import RunEntry
 from results.database import COMPARED, PROFILED, SHOWN, TESTED, VIEWS, Database, view_text
 from results.errors import EnvironmentLacks, UserError
 from results.fragments import Trials
+from results.packing import pack_runs
 from results.schema import TABLES
 
 TIMEOUT_S = 24 * 3600.0
 PARTITIONS = ("run_id", "configuration", "trial_id")
+COMPLETE: Final = "_SUCCESS"
+"""The last file of a set in an object store; readers of Parquet pass over names like this."""
+
 DERIVED = ("trial_metrics", "cells", *COMPARED, *PROFILED, *TESTED)
 """Views that a set of Parquet files has as files: what an engine without our views needs most."""
 
@@ -39,17 +46,74 @@ def export(trials: Trials, target: Path, *, profiles: bool = False) -> int:
     if profiles:
         write = _write_profiles
     try:
-        _whole_or_nothing(trials, target, write)
+        _whole_or_nothing(target, lambda made: write(trials, made))
     except (OSError, duckdb.IOException) as error:
         raise EnvironmentLacks(f"{target} can't be written: {error}") from error
     paths = target.rglob("*") if target.is_dir() else [target]
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def _whole_or_nothing(trials: Trials, target: Path, write: Callable[[Trials, Path], None]) -> None:
+def export_packed(runs: Sequence[RunEntry], target: Path) -> int:
+    """Write plain copies of runs into one `.tar` or `.tar.zst`, for `bench import` elsewhere.
+
+    Returns its size in bytes. Raises UserError when it exists or a run goes on, EnvironmentLacks
+    when it can't be written.
+    """
+    if target.exists():
+        raise UserError(f"{target} is there already; choose another with -o")
+    for run in runs:
+        if run.status == "running":
+            raise UserError(f"{run.run_id} is still running; export it when it has ended")
+    try:
+        _whole_or_nothing(target, lambda made: pack_runs(runs, made))
+    except OSError as error:
+        raise EnvironmentLacks(f"{target} can't be written: {error}") from error
+    return target.stat().st_size
+
+
+def is_address(target: str) -> bool:
+    """Whether a target is not a path but an address of a store: `s3://…`, `gs://…`, `file://…`."""
+    return "://" in target
+
+
+def export_to_store(trials: Trials, address: str) -> int:
+    """Write the set of Parquet files into an object store, by an address that Arrow knows.
+
+    It is made here first. A store knows no renaming, so `_SUCCESS` is written last: a set without
+    it is not whole. Returns the size in bytes. Raises UserError for an address that is none, or
+    where something is already; EnvironmentLacks when the store can't be reached or written to.
+    """
+    try:
+        store, path = pyarrow.fs.FileSystem.from_uri(address)
+    except (pa.ArrowException, ValueError) as error:
+        raise UserError(f"{address} is no address that can be written to: {error}") from error
+    try:
+        if _is_taken(store, path):
+            raise UserError(f"{address} is there already; choose another with -o")
+        with tempfile.TemporaryDirectory(prefix="heapgate-export-") as folder:
+            made = Path(folder) / "set"
+            size_bytes = export(trials, made)
+            store.create_dir(path)
+            pyarrow.fs.copy_files(str(made), path, pyarrow.fs.LocalFileSystem(), store)
+            with store.open_output_stream(f"{path}/{COMPLETE}"):
+                pass
+    except (OSError, pa.ArrowException) as error:
+        raise EnvironmentLacks(f"{address} can't be written: {error}") from error
+    return size_bytes
+
+
+def _is_taken(store: pyarrow.fs.FileSystem, path: str) -> bool:
+    nothing = pyarrow.fs.FileType.NotFound
+    if store.get_file_info(path).type == nothing:
+        return False
+    below = pyarrow.fs.FileSelector(path, recursive=False, allow_not_found=True)
+    return store.get_file_info(path).is_file or bool(store.get_file_info(below))
+
+
+def _whole_or_nothing(target: Path, write: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
         made = Path(folder) / target.name
-        write(trials, made)
+        write(made)
         shutil.move(made, target)
 
 

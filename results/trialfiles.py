@@ -70,8 +70,10 @@ class TableFile:
         self.rows = 0
         self._journal = Journal(path.with_suffix(SUFFIX))
         for frame in self._journal.recover():
-            self._words.learn(decoded(frame.data, self._schema))
-            self._count(frame)
+            batch = decoded(frame.data, self._schema)
+            self._words.learn(batch)
+            # A frame's digest is over its data: its head may count other rows after a crash.
+            self._count(frame._replace(rows=batch.num_rows))
 
     def add(self, sequence: int, data: bytes) -> bool:
         """Append one batch; False when it is there already. Raises BadBatch or OSError."""
@@ -138,8 +140,8 @@ class TableFile:
         rows = 0
         for frame in frames(self._path.with_suffix(SUFFIX)):
             parts.append(_only_batch(frame.data, self._schema))
-            marks.append(frame._replace(data=b""))
-            rows += frame.rows
+            marks.append(frame._replace(rows=parts[-1].num_rows, data=b""))
+            rows += parts[-1].num_rows
             if rows >= SEALED_ROWS:
                 yield parts, marks
                 parts, marks, rows = [], [], 0

@@ -36,20 +36,43 @@ def compare(
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; else the latest.")
     ] = None,
     archive: ArchivePath = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A named baseline, or another run: each configuration then and now.",
+        ),
+    ] = None,
+    fail_on_worse: Annotated[
+        bool, typer.Option("--fail-on-worse", help="Exit 1 when a figure that decides is worse.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare every configuration with the baseline, from the archive alone.
 
-    Example: bench compare latest --markdown
+    Several runs of one service are compared as one, within each run's blocks.
+
+    Example: bench compare latest --against release-1.4
     """
+    style = "json" if as_json else "markdown" if markdown else "table"
+    names = run_names or ["latest"]
+    if against:
+        from orchestrator.keepanswers import print_against
+
+        print_against(
+            archive_path(archive),
+            names,
+            against,
+            console(),
+            style=style,
+            fail_on_worse=fail_on_worse,
+        )
+        return
     from orchestrator.answers import print_comparison
 
     print_comparison(
-        archive_path(archive),
-        run_names or ["latest"],
-        console(),
-        style="json" if as_json else "markdown" if markdown else "table",
+        archive_path(archive), names, console(), style=style, fail_on_worse=fail_on_worse
     )
 
 

@@ -1,4 +1,4 @@
-"""The archive as a thing to keep: export, verify."""
+"""The archive as a thing to keep: export, import, verify, gc, baselines."""
 
 from __future__ import annotations
 
@@ -7,12 +7,31 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.options import ArchivePath, AsJson, RunNames, archive_path, console
+from orchestrator.commands.options import (
+    ArchivePath,
+    AsJson,
+    RunName,
+    RunNames,
+    archive_path,
+    console,
+)
+
+baseline_app = typer.Typer(
+    help="Name runs that others are held against: bench compare RUN --against NAME.",
+    no_args_is_help=True,
+)
+PinName = Annotated[str, typer.Argument(metavar="NAME", help="The baseline's name.")]
 
 
 def export(
     target: Annotated[
-        Path, typer.Option("--output", "-o", help="FILE.duckdb, or a folder for Parquet files.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="TARGET",
+            help="FILE.duckdb; FILE.tar or .tar.zst; a folder, or s3://BUCKET/PATH, for Parquet.",
+        ),
     ],
     run_names: RunNames = None,
     profiles: Annotated[
@@ -23,11 +42,31 @@ def export(
 ) -> None:
     """Copy runs for other engines: one DuckDB file with every view, or a set of Parquet files.
 
+    A tar has plain copies of the runs, for bench import elsewhere. Parquet files may go into an
+    object store too, by an address that Arrow knows (s3://, gs://, file://).
+
     Example: bench export latest -o runs.duckdb
     """
     from orchestrator.answers import print_export
 
     print_export(archive_path(archive), run_names or [], target, console(), profiles=profiles)
+
+
+def import_runs(
+    source: Annotated[
+        Path,
+        typer.Argument(help="An archive, a run's folder, or a .tar, .tar.zst, .tar.gz, .zip."),
+    ],
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take runs from elsewhere into the archive, each verified first; nothing is overwritten.
+
+    Example: bench import runs.tar.zst
+    """
+    from orchestrator.keepanswers import print_import
+
+    print_import(archive_path(archive), source, console(), as_json=as_json)
 
 
 def verify(
@@ -42,3 +81,81 @@ def verify(
     from orchestrator.answers import print_verification
 
     print_verification(archive_path(archive), run_names or [], console(), as_json=as_json)
+
+
+def gc(
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Runs that ended longer ago: 12h, 90d, 8w.")
+    ] = None,
+    keep_last: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Keep so many of each service; with no age, all others may go.",
+            show_default=False,
+        ),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="The oldest, until the archive is no larger: 50GiB."),
+    ] = None,
+    last_too: Annotated[
+        bool, typer.Option("--last-too", help="Also the newest run of a service.")
+    ] = False,
+    delete: Annotated[
+        bool, typer.Option("--yes", "-y", help="Remove them; else it is only said what would go.")
+    ] = False,
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which runs may go, by age, number and size, and remove them with --yes.
+
+    A baseline, a signed run and one that is running never go, nor does the newest of a service.
+
+    Example: bench gc --older-than 90d --keep-last 5
+    """
+    from orchestrator.keepanswers import collect_garbage
+
+    collect_garbage(
+        archive_path(archive),
+        console(),
+        older_than=older_than,
+        keep_last=keep_last,
+        max_size=max_size,
+        last_too=last_too,
+        delete=delete,
+        as_json=as_json,
+    )
+
+
+@baseline_app.command("set")
+def baseline_set(name: PinName, run_name: RunName = "latest", archive: ArchivePath = None) -> None:
+    """Give a run a name, once it is verified; an older run of that name loses it.
+
+    Example: bench baseline set release-1.4 latest
+    """
+    from orchestrator.keepanswers import set_baseline
+
+    set_baseline(archive_path(archive), name, run_name, console())
+
+
+@baseline_app.command("ls")
+def baseline_ls(archive: ArchivePath = None, as_json: AsJson = False) -> None:
+    """List the names, their runs, and whether those are still what was named.
+
+    Example: bench baseline ls
+    """
+    from orchestrator.keepanswers import print_baselines
+
+    print_baselines(archive_path(archive), console(), as_json=as_json)
+
+
+@baseline_app.command("unset")
+def baseline_unset(name: PinName, archive: ArchivePath = None) -> None:
+    """Take a name away; its run stays.
+
+    Example: bench baseline unset release-1.4
+    """
+    from orchestrator.keepanswers import unset_baseline
+
+    unset_baseline(archive_path(archive), name, console())
