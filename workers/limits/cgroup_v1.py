@@ -50,12 +50,13 @@ class CgroupV1:
         folders = [folder for folder in (self.memory, self.cpu) if folder]
         self.join_paths = tuple(str(folder / "cgroup.procs") for folder in folders)
         self._folders = folders
-        self._usage = CounterFile(self.memory / "memory.usage_in_bytes")
+        usage = CounterFile(self.memory / "memory.usage_in_bytes")
         self._peak = CounterFile(self.memory / "memory.max_usage_in_bytes", writable=True)
-        self._stat = CounterFile(self.memory / "memory.stat")
-        self._hits = CounterFile(self.memory / "memory.failcnt")
-        self._hits_with_swap = CounterFile(self.memory / "memory.memsw.failcnt")
+        stat = CounterFile(self.memory / "memory.stat")
+        hits = CounterFile(self.memory / "memory.failcnt")
+        hits_with_swap = CounterFile(self.memory / "memory.memsw.failcnt")
         self._oom = CounterFile(self.memory / "memory.oom_control")
+        self._account = (usage, self._peak, stat, hits, hits_with_swap, self._oom)
         self._oom_kills = 0
 
     @staticmethod
@@ -115,14 +116,7 @@ class CgroupV1:
 
     def look(self) -> GroupLook:
         """The texts of the group's files now."""
-        return (
-            self._usage.read(),
-            self._peak.read(),
-            self._stat.read(),
-            self._hits.read(),
-            self._hits_with_swap.read(),
-            self._oom.read(),
-        )
+        return tuple([file.read() for file in self._account])
 
     def counters(self, look: GroupLook) -> GroupCounters | None:
         """What the texts say; None when the group was gone."""
@@ -157,8 +151,7 @@ class CgroupV1:
     def remove(self) -> None:
         """Kill what is left in the groups and remove them. Raises TimeoutError when they stay."""
         self.oom_kills()
-        counters = (self._hits, self._hits_with_swap, self._oom)
-        for file in (self._usage, self._peak, self._stat, *counters):
+        for file in self._account:
             file.close()
         left = [folder for folder in self._folders if not remove_tree(folder)]
         for folder in self._folders:

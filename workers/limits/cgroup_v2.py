@@ -91,13 +91,14 @@ class CgroupV2:
             self._remove_folders()
             raise
         self.join_paths: tuple[str, ...] = (str(self.folder / "cgroup.procs"),)
-        self._usage = CounterFile(self.folder / "memory.current")
+        usage = CounterFile(self.folder / "memory.current")
         # A peak is reset for the one file description that was written to: so this very file is
         # the one that is read (since kernel 6.12; before, it can't be opened for writing).
         self._peak = self._open_peak()
-        self._stat = CounterFile(self.folder / "memory.stat")
+        stat = CounterFile(self.folder / "memory.stat")
         self._events = CounterFile(self.folder / "memory.events")
-        self._pressure = CounterFile(self.folder / "memory.pressure")
+        pressure = CounterFile(self.folder / "memory.pressure")
+        self._account = (usage, self._peak, stat, self._events, pressure)
         self._oom_kills = 0
 
     def _enable(self, base: Path) -> str:
@@ -157,13 +158,7 @@ class CgroupV2:
 
     def look(self) -> GroupLook:
         """The texts of the group's files now."""
-        return (
-            self._usage.read(),
-            self._peak.read(),
-            self._stat.read(),
-            self._events.read(),
-            self._pressure.read(),
-        )
+        return tuple([file.read() for file in self._account])
 
     def counters(self, look: GroupLook) -> GroupCounters | None:
         """What the texts say; None when the group was gone."""
@@ -201,7 +196,7 @@ class CgroupV2:
     def remove(self) -> None:
         """Kill what is left in the group and remove it. Raises TimeoutError when it stays."""
         self.oom_kills()
-        for file in (self._usage, self._peak, self._stat, self._events, self._pressure):
+        for file in self._account:
             file.close()
         if not self._remove_folders():
             raise TimeoutError(f"control group is still busy: {self.folder}")
