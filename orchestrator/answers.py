@@ -144,47 +144,10 @@ def write_report(archive_path: Path, run_name: str, output: Path | None, *, form
     sys.stdout.write(f"wrote {output} ({format_bytes(len(text.encode()))})\n")
 
 
-def _tell(notes: Iterable[str]) -> None:
+def tell(notes: Iterable[str]) -> None:
     """What a reader of answers should know, beside them."""
     for note in notes:
         sys.stderr.write(f"{note}\n")
-
-
-def _checked(archive_path: Path) -> Path:
-    """Where it is kept which trials of an archive were found right lately."""
-    import hashlib
-
-    from orchestrator import cache
-
-    name = hashlib.sha256(str(archive_path.absolute()).encode(errors="surrogateescape"))
-    return cache.root() / "checked" / f"{name.hexdigest()[:16]}.json"
-
-
-def print_query(
-    archive_path: Path, sql: str, console: Console, *, form: str, timeout_s: float
-) -> None:
-    """The answer to a user's query; what the archive lacks is told beside it."""
-    from results.database import open_database
-    from results.query import write_result, write_table
-
-    with open_database(archive_path, checked=_checked(archive_path)) as database:
-        _tell(database.notes)
-        with database.stream(sql, timeout_s=timeout_s) as answer:
-            if form == "table":
-                write_table(answer, console)
-            else:
-                write_result(answer, form, sys.stdout)
-
-
-def ask_for_queries(archive_path: Path, console: Console, *, timeout_s: float) -> None:
-    """A prompt for queries, until the user leaves it."""
-    from orchestrator.prompt import run_prompt
-    from results.database import open_database
-    from workers.leases import state_folder
-
-    with open_database(archive_path, checked=_checked(archive_path)) as database:
-        _tell(database.notes)
-        run_prompt(database, console, state_folder() / "sql_history", timeout_s=timeout_s)
 
 
 def print_runs(archive_path: Path, console: Console, *, as_json: bool) -> None:
@@ -327,7 +290,7 @@ def print_export(
         size_bytes = export_packed(runs, Path(target))
     else:
         trials = read_trials(archive, runs)
-        _tell(trials.notes)
+        tell(trials.notes)
         what += f", {counted(len(trials.records), 'trial')}"
         if is_address(target):
             size_bytes = export_to_store(trials, target)

@@ -15,13 +15,13 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 from rich.console import Console
 
-from results.database import COMPARED, PROFILED, VIEWS, Database
+from orchestrator.lastresort import ending_after
+from results.database import Database
 from results.errors import UserError
 from results.metrics import counted
 from results.query import write_table
-from results.schema import TABLES
+from results.reference import described_views
 
-NAMES = (*VIEWS, *COMPARED, *PROFILED, *TABLES)
 KEYWORDS = (
     *("select", "from", "where", "group by", "order by", "limit", "having", "join", "using"),
     *("count(*)", "quantile_cont(", "median(", "filter (where", "case when", "with", "pivot"),
@@ -34,13 +34,11 @@ One query, ended by a semicolon. Tab completes, the arrows bring earlier queries
 _DESCRIBED = re.compile(r"\\d\s+(\w+)")
 
 
-def run_prompt(
-    database: Database, console: Console, history: Path | None, *, timeout_s: float, **terminal: Any
-) -> None:
+def run_prompt(database: Database, console: Console, history: Path | None, **terminal: Any) -> None:
     """Ask, answer, ask again. `terminal` is for tests: prompt_toolkit's input and output."""
     session: PromptSession[str] = PromptSession(
         history=_history(history),
-        completer=FuzzyCompleter(WordCompleter(words(database), ignore_case=True)),
+        completer=FuzzyCompleter(WordCompleter(words(), ignore_case=True)),
         complete_while_typing=False,
         lexer=PygmentsLexer(SqlLexer),
         multiline=Condition(lambda: not _is_done(session.default_buffer.text)),
@@ -50,25 +48,28 @@ def run_prompt(
     console.print(f"{_counted(database)}; \\d lists the views, \\? helps", highlight=False)
     for line in _lines(session):
         try:
-            _obey(line, database, console, timeout_s)
+            _obey(line, database, console)
         except UserError as error:
             console.print(str(error), style="red", highlight=False, markup=False)
         except KeyboardInterrupt:
             console.print("stopped", style="yellow")
 
 
-def words(database: Database) -> list[str]:
-    """What can be completed: views, their columns, and the words of SQL."""
-    columns = {name for view in NAMES for name in _columns(database, view)}
-    return [*NAMES, *sorted(columns), *KEYWORDS]
+def words() -> list[str]:
+    """What can be completed: views, their columns, and the words of SQL.
 
-
-def _columns(database: Database, view: str) -> list[str]:
-    return [str(row["column_name"]) for row in database.query(f"describe {view}").to_pylist()]
+    As documented: to ask the database for the columns of `comparison` would make it compare.
+    """
+    views = described_views()
+    columns = {column.name for view in views for column in view.columns}
+    return [*(view.name for view in views), *sorted(columns), *KEYWORDS]
 
 
 def _counted(database: Database) -> str:
-    return f"{counted(len(database.runs), 'run')}, {counted(len(database.records), 'trial')}"
+    archives = len({run.path.parent for run in database.runs})
+    where = f" in {archives} archives" if archives > 1 else ""
+    runs, trials = counted(len(database.runs), "run"), counted(len(database.records), "trial")
+    return f"{runs}, {trials}{where}"
 
 
 def _history(path: Path | None) -> History:
@@ -103,14 +104,22 @@ def _lines(session: PromptSession[str]) -> Iterator[str]:
             yield line
 
 
-def _obey(line: str, database: Database, console: Console, timeout_s: float) -> None:
+def _obey(line: str, database: Database, console: Console) -> None:
     described = _DESCRIBED.fullmatch(line)
     if line in ("\\?", "\\h", "\\help"):
         console.print(HELP, highlight=False, markup=False)
         return
     if line == "\\d":
-        console.print(", ".join(sorted(NAMES)), highlight=False)
+        _list_views(console)
         return
     sql = f"describe {described[1]}" if described else line
-    with database.stream(sql, timeout_s=timeout_s) as answer:
+    with (
+        ending_after(database.limits.timeout_s, database.abandon),
+        database.stream(sql) as answer,
+    ):
         write_table(answer, console)
+
+
+def _list_views(console: Console) -> None:
+    for view in sorted(described_views(), key=lambda view: view.name):
+        console.print(f"{view.name:<20} {view.grain}", highlight=False, markup=False)

@@ -5,31 +5,29 @@ file is one fragment of its table, and what is known of the trial (`KEY_COLUMNS`
 the fragment, so that `where configuration = 'default'` opens only those files. The tables made
 from these rows are views in `results/views/*.sql`.
 
-A query sees the archive and nothing else: no files, no network, no Python, no settings.
-https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
+A query sees the archive and nothing else (`results/sandbox.py`).
 """
 
 from __future__ import annotations
 
 import re
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import duckdb
 import pyarrow as pa
 
 from results.archive import Archive
-from results.errors import HeapgateError, UserError
-from results.fragments import Trials, read_trials
+from results.archives import Checked, find_archives, read_archives
+from results.fragments import Trials
 from results.record import TrialRecord, group_of
+from results.sandbox import MEMORY, QUERY_TIMEOUT_S, Sandbox, clean_errors
 
 if TYPE_CHECKING:
+    from results.answer import Answer
     from results.compare import Comparison, Measurement
 
 SHOWN: Final = ("requests",)
@@ -40,7 +38,8 @@ VIEWS: Final = (
     "trials",
     "phases",
     "builds",
-    "findings",
+    "nodes",
+    "validity",
     "limits",
     "trends",
     "leaks",
@@ -55,7 +54,7 @@ VIEWS: Final = (
 )
 """The views with a file of their own, beside `COMPARED`; a view uses only those before it."""
 
-COMPARED: Final = ("comparison", "ratios")
+COMPARED: Final = ("comparison", "ratios", "ablation")
 """The views that need statistics."""
 
 PROFILED: Final = ("profiles", "profile_diff", "profile_stacks")
@@ -67,18 +66,22 @@ TESTED: Final = ("trends", "leaks")
 ANSWERED: Final = ("answers", "trial_metrics", "cells")
 """The views that ask every request: `results.percentiles` counts them faster than their SQL."""
 
-QUERY_TIMEOUT_S: Final = 300.0
-BATCH_ROWS: Final = 100_000
-_ALLOWED = "one SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or PIVOT is allowed"
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a query may take, and the most memory before it spills: `2GiB`, or a share."""
+
+    timeout_s: float = QUERY_TIMEOUT_S
+    memory: str = MEMORY
 
 
 class Database:
-    """A read-only view of an archive; close it, or use it in a `with`.
+    """A read-only view of archives; close it, or use it in a `with`.
 
     `notes` are what a reader of its answers should know: trials that were cut off, broken files.
     """
 
-    def __init__(self, trials: Trials) -> None:
+    def __init__(self, trials: Trials, limits: Limits | None = None) -> None:
         self.notes = trials.notes
         self.damage = trials.damage
         self.runs = trials.runs
@@ -89,13 +92,12 @@ class Database:
         self._tables = trials.tables
         self._answers: dict[str, pa.Table] = {}
         self._measured: dict[str, list[Measurement]] = {}
-        self._spill = tempfile.TemporaryDirectory(prefix="heapgate-sql-")
-        self._connection = _connect(Path(self._spill.name))
-        for name, table in trials.tables.items():
-            self._connection.register(name, table)
+        self.limits = limits or Limits()
+        self._sandbox = Sandbox(self.limits.memory)
+        self._sandbox.register(trials.tables)
         for name in (*SHOWN, *VIEWS):
-            self._connection.execute(view_text(name))
-        self._connection.execute("set lock_configuration = true")
+            self._sandbox.execute(view_text(name))
+        self._sandbox.lock()
 
     def __enter__(self) -> Database:
         return self
@@ -105,66 +107,57 @@ class Database:
 
     def close(self) -> None:
         """Free everything."""
-        self._connection.close()
-        self._spill.cleanup()
+        self._sandbox.close()
 
-    def query(self, sql: str, *, timeout_s: float = QUERY_TIMEOUT_S) -> pa.Table:
+    def abandon(self) -> None:
+        """Remove what would be left behind when this process is ended in the midst of a query."""
+        self._sandbox.abandon()
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most that queries take before they spill."""
+        return self._sandbox.memory_bytes
+
+    def sql(self, query: str, /, **parameters: Any) -> Answer:
+        """The whole answer to one query, with values for its `$name`s. Raises as `stream` does."""
+        from results.answer import Answer
+
+        return Answer(self.query(query, parameters))
+
+    def query(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> pa.Table:
         """The whole answer to one query. Raises UserError as `stream` does."""
-        with self.stream(sql, timeout_s=timeout_s) as reader:
+        with self.stream(sql, parameters, timeout_s=timeout_s) as reader:
             return reader.read_all()
 
     @contextmanager
     def stream(
-        self, sql: str, *, timeout_s: float = QUERY_TIMEOUT_S
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> Iterator[pa.RecordBatchReader]:
         """The answer to one query, batch by batch; one at a time.
 
-        Raises UserError for anything but one reading statement, for an error in it, and when the
-        answer is not complete after `timeout_s` seconds.
+        Raises UserError for anything but one reading statement, for an error in it, for a parameter
+        that is missing or not asked for, and when the answer is not complete after `timeout_s`
+        seconds (else those of the database's own limits).
         """
-        self._check(sql)
-        self._compare_if_asked(sql)
-        self._profile_if_asked(sql)
-        self._test_if_asked(sql)
-        self._answer_if_asked(sql)
-        with self._streamed(sql, timeout_s) as reader:
+        self._sandbox.check(sql, parameters or {})
+        asked = " ".join([sql, *map(str, (parameters or {}).values())])
+        self._compare_if_asked(asked)
+        self._profile_if_asked(asked)
+        self._test_if_asked(asked)
+        self._answer_if_asked(asked)
+        limit_s = self.limits.timeout_s if timeout_s is None else timeout_s
+        with self._sandbox.answer(sql, parameters or {}, limit_s) as reader:
             yield reader
-
-    @contextmanager
-    def _streamed(
-        self, sql: str, timeout_s: float = QUERY_TIMEOUT_S
-    ) -> Iterator[pa.RecordBatchReader]:
-        """The answer to one query, everything that it needs being there."""
-        with _time_limit(self._connection, timeout_s), _clean_errors():
-            relation = self._connection.sql(sql)
-            assert relation is not None, "a statement that reads has an answer"
-            reader = relation.to_arrow_reader(BATCH_ROWS)
-            try:
-                yield reader
-            finally:
-                reader.close()
-
-    def _check(self, sql: str) -> None:
-        """Raise UserError unless `sql` is exactly one statement that only reads."""
-        with _clean_errors():
-            statements = self._connection.extract_statements(sql)
-        if len(statements) != 1:
-            raise UserError(f"{_ALLOWED}; this is {len(statements)} statements")
-        kind = statements[0].type
-        if kind == duckdb.StatementType.SELECT:
-            return
-        # A PIVOT is several statements to DuckDB, but so is CREATE TABLE … AS PIVOT: only what
-        # reads can stand in brackets.
-        if kind == duckdb.StatementType.MULTI and self._fits_in_brackets(statements[0].query):
-            return
-        raise UserError(f"{_ALLOWED}; this is {kind.name}")
-
-    def _fits_in_brackets(self, sql: str) -> bool:
-        bracketed = f"from ({sql.strip().rstrip(';')}\n)"
-        try:
-            return len(self._connection.extract_statements(bracketed)) == 1
-        except duckdb.Error:
-            return False
 
     def measurements(self, run_id: str) -> list[Measurement]:
         """What a run's counted trials measured, for `results.compare`."""
@@ -176,7 +169,8 @@ class Database:
         from results.compare import Measurement
 
         self._answer([run_id])
-        with self._streamed(f"from trial_metrics where run_id = {_quoted(run_id)}") as reader:
+        asked = "from trial_metrics where run_id = $run_id"
+        with self._sandbox.answer(asked, {"run_id": run_id}, self.limits.timeout_s) as reader:
             table = reader.read_all()
         records = {(r.run_id, r.trial_id): r for r in self.records}
         return [
@@ -211,9 +205,9 @@ class Database:
         """The views of `COMPARED` are only made for a query that names one of them."""
         if self._compared or not _names_one(sql, COMPARED):
             return
-        self._connection.register("raw_comparison", self.compared_runs())
+        self._sandbox.register(self.compared_runs())
         for name in COMPARED:
-            self._connection.execute(view_text(name))
+            self._sandbox.execute(view_text(name))
         self._compared = True
 
     def _profile_if_asked(self, sql: str) -> None:
@@ -221,18 +215,16 @@ class Database:
         if self._profiled or not _names_one(sql, PROFILED):
             return
         self._profiled = True
-        for name, table in self.unpacked_profiles().items():
-            self._connection.register(name, table)
+        self._sandbox.register(self.unpacked_profiles())
         for name in PROFILED:
-            self._connection.execute(view_text(name))
+            self._sandbox.execute(view_text(name))
 
     def _test_if_asked(self, sql: str) -> None:
         """Trials that were sealed untested are tested when a query names a view of `TESTED`."""
         if self._tested or not _names_one(sql, TESTED):
             return
         self._tested = True
-        for name, table in self.tested_trials().items():
-            self._connection.register(name, table)
+        self._sandbox.register(self.tested_trials())
 
     def _answer_if_asked(self, sql: str) -> None:
         """The requests of all runs are counted for a query that names a view of `ANSWERED`.
@@ -243,7 +235,7 @@ class Database:
             return
         named = [run.run_id for run in self.runs if run.run_id in sql]
         if named and len(named) < len(self.runs):
-            self._connection.execute(_replacing(view_text("answers")))
+            self._sandbox.execute(_replacing(view_text("answers")))
         else:
             self._answer([run.run_id for run in self.runs])
 
@@ -253,7 +245,7 @@ class Database:
         from results.percentiles import ANSWERS, answers_table, request_files
 
         counted, files = counted_trials(self.records), request_files(self._tables)
-        with _clean_errors():
+        with clean_errors():
             for run_id in run_ids:
                 if run_id not in self._answers:
                     self._answers[run_id] = answers_table(
@@ -265,8 +257,9 @@ class Database:
                         ]
                     )
         tables = [self._answers[run_id] for run_id in run_ids]
-        self._connection.register("raw_answers", pa.concat_tables([ANSWERS.empty_table(), *tables]))
-        self._connection.execute("create or replace view answers as from raw_answers")
+        rows = pa.concat_tables([ANSWERS.empty_table(), *tables])
+        self._sandbox.register({"raw_answers": rows})
+        self._sandbox.execute("create or replace view answers as from raw_answers")
 
     def tested_trials(self) -> dict[str, pa.Table]:
         """The tables behind the views of `TESTED`, with trials that were sealed untested."""
@@ -294,19 +287,25 @@ class Database:
         files = self.query(f"from profile_files where kind in ({kinds})")
         return profile_tables(files.to_pylist(), self.notes)
 
-    def compared_runs(self) -> pa.Table:
-        """The rows of the view `comparison`: each run for itself, its own baseline and blocks."""
+    def compared_runs(self) -> dict[str, pa.Table]:
+        """The tables behind the views of `COMPARED`: each run for itself, its own blocks."""
+        from results.ablation import ablation_rows
         from results.compare import comparison_rows
         from results.comparison import comparison_of
 
-        tables = []
+        found: dict[str, list[pa.Table]] = {"raw_comparison": [], "raw_ablation": []}
         for run in self.runs:
             records = [record for record in self.records if record.run_id == run.run_id]
             measured = self.measurements(run.run_id)
-            rows = comparison_rows(comparison_of([run.run_id], [run.document], records, measured))
-            run_ids = pa.array([run.run_id] * rows.num_rows, pa.string())
-            tables.append(rows.add_column(0, "run_id", run_ids))
-        return pa.concat_tables(tables)
+            compared = comparison_of([run.run_id], [run.document], records, measured)
+            rows = {
+                "raw_comparison": comparison_rows(compared),
+                "raw_ablation": ablation_rows(compared, records, measured),
+            }
+            for name, table in rows.items():
+                run_ids = pa.array([run.run_id] * table.num_rows, pa.string())
+                found[name].append(table.add_column(0, "run_id", run_ids))
+        return {name: pa.concat_tables(tables) for name, tables in found.items()}
 
 
 def open_database(
@@ -317,14 +316,20 @@ def open_database(
     Every byte of them is read, but for what the file `checked` says was right within the last day.
     Raises UserError when there is no archive, no run at all, or not the one that was named.
     """
-    archive = Archive(archive_path)
-    if not run_ids:
-        archive.run("latest")
-    trials = read_trials(archive, archive.chosen(run_ids or ()), checked)
-    if not run_ids:
-        gone = (f"{folder.name}: its run.json {why}" for folder, why in archive.unreadable())
-        trials.notes.extend(gone)
-    return Database(trials)
+    archives = [Archive(archive_path)]
+    kept = None if checked is None else lambda _: checked
+    return Database(read_archives(archives, run_ids or (), kept))
+
+
+def open_archives(
+    archives: Sequence[str | Path],
+    run_ids: Sequence[str] = (),
+    *,
+    checked: Checked | None = None,
+    limits: Limits | None = None,
+) -> Database:
+    """Open several archives as one (`results/archives.py`). Raises as `open_database` does."""
+    return Database(read_archives(find_archives(archives), run_ids, checked), limits)
 
 
 def view_text(name: str) -> str:
@@ -342,67 +347,3 @@ def _names_one(sql: str, views: Sequence[str]) -> bool:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _connect(spill: Path) -> duckdb.DuckDBPyConnection:
-    settings: dict[str, Any] = {
-        "memory_limit": "50%",
-        "temp_directory": str(spill),
-        "autoload_known_extensions": False,
-        "autoinstall_known_extensions": False,
-        "python_enable_replacements": False,
-    }
-    connection = duckdb.connect(":memory:", config=settings)
-    # Not with the others: it also forbids to choose the temporary directory.
-    connection.execute("set enable_external_access = false")
-    return connection
-
-
-@contextmanager
-def _time_limit(connection: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
-    """Interrupt what runs inside after `timeout_s` seconds: DuckDB has no such limit itself."""
-    expired = threading.Event()
-
-    def end() -> None:
-        expired.set()
-        connection.interrupt()
-
-    timer = threading.Timer(timeout_s, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except UserError as error:
-        if not expired.is_set():
-            raise
-        raise UserError(
-            f"the query was stopped after {timeout_s:g} s; ask for less, or give it more time "
-            "with --timeout"
-        ) from error
-    finally:
-        timer.cancel()
-        timer.join()
-
-
-@contextmanager
-def _clean_errors() -> Iterator[None]:
-    """DuckDB's and Arrow's errors as UserError, in their own words."""
-    try:
-        yield
-    except HeapgateError:
-        raise
-    except (duckdb.Error, pa.ArrowException) as error:
-        raise UserError(f"the query failed: {_words(error)}") from error
-    except OSError as error:
-        # DuckDB's errors in the middle of an answer come through Arrow as OSError without a number;
-        # with one it is the writing of the answer that failed.
-        if error.errno is not None:
-            raise
-        raise UserError(f"the query failed: {_words(error)}") from error
-
-
-def _words(error: Exception) -> str:
-    text = str(error).strip()
-    with suppress(IndexError):
-        text = text.split("\n\nStack Trace")[0].rstrip()
-    return text or type(error).__name__

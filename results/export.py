@@ -120,7 +120,7 @@ def _whole_or_nothing(target: Path, write: Callable[[Path], None]) -> None:
 def _write_duckdb(trials: Trials, target: Path) -> None:
     with Database(trials) as database:
         made = {
-            "raw_comparison": database.compared_runs(),
+            **database.compared_runs(),
             **database.unpacked_profiles(),
             **database.tested_trials(),
         }

@@ -20,6 +20,7 @@ from results.counted import counted_trials
 from results.errors import UserError
 from results.files import SUMS
 from results.intact import damaged_trials
+from results.nodes import NODES, node_rows
 from results.record import Finding, PhasePeak, PhaseSpan, TrialRecord, planned_id
 from results.schema import SCHEMA_VERSION, TABLES, TableSchema
 from results.streams import Stream, stream_of, table_of
@@ -63,6 +64,7 @@ PART_COLUMNS: Final = {
 _RUNS: Final = pa.schema(
     {
         "run_id": _TEXT,
+        "archive": _TEXT,
         "status": _TEXT,
         "service": _TEXT,
         "started_ns": _NUMBER,
@@ -130,11 +132,16 @@ _PHASES: Final = pa.schema(
         "cpu_ns": _NUMBER,
     }
 )
-_FINDINGS: Final = pa.schema(
+_VALIDITY: Final = pa.schema(
     {
         "run_id": _TEXT,
         "trial_id": _TEXT,
         "configuration": _TEXT,
+        "workload": _TEXT,
+        "block": _NUMBER,
+        "node_class": _TEXT,
+        "valid": pa.bool_(),
+        "counted": pa.bool_(),
         "level": _TEXT,
         "code": _TEXT,
         "text": _TEXT,
@@ -211,7 +218,10 @@ def read_trials(archive: Archive, runs: Sequence[RunEntry], checked: Path | None
         "raw_builds": _table(_BUILDS, (row for run in runs for row in _build_rows(run))),
         "raw_trials": _table(_TRIALS, (_trial_row(r, counted) for r in records)),
         "raw_phases": _table(_PHASES, (row for r in records for row in _phase_rows(r))),
-        "raw_findings": _table(_FINDINGS, (row for r in records for row in _finding_rows(r))),
+        "raw_nodes": _table(NODES, node_rows(records)),
+        "raw_validity": _table(
+            _VALIDITY, (row for r in records for row in _validity_rows(r, counted))
+        ),
         "raw_limits": _table(_LIMITS, (row for r in records for row in _limit_rows(r))),
         **trend_tables(records),
     }
@@ -367,7 +377,11 @@ def _table(schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def _run_row(run: RunEntry) -> dict[str, Any]:
-    return {**run.document, "planned": len(run.document["planned"])}
+    return {
+        **run.document,
+        "archive": str(run.path.parent),
+        "planned": len(run.document["planned"]),
+    }
 
 
 def _build_rows(run: RunEntry) -> list[dict[str, Any]]:
@@ -441,11 +455,18 @@ def _phase_rows(record: TrialRecord) -> list[dict[str, Any]]:
     ]
 
 
-def _finding_rows(record: TrialRecord) -> list[dict[str, Any]]:
-    return [
-        _keys(record) | {name: getattr(found, name) for name in ("level", "code", "text", "remedy")}
-        for found in record.findings
-    ]
+def _validity_rows(record: TrialRecord, counted: set[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Each finding of a trial; one row without a finding where there is none."""
+    of_trial = _keys(record) | {
+        "workload": record.workload,
+        "block": record.block,
+        "node_class": record.node_class,
+        "valid": record.valid,
+        "counted": (record.run_id, record.trial_id) in counted,
+    }
+    own = ("level", "code", "text", "remedy")
+    found = [{name: getattr(finding, name) for name in own} for finding in record.findings]
+    return [of_trial | row for row in found or [{}]]
 
 
 def _limit_rows(record: TrialRecord) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Answers to a user's query in the form that was asked for: a table, CSV, JSON or Parquet.
+"""Answers to a user's query in the form that was asked for: a table, CSV, JSON, Parquet …
 
 Answers are written batch by batch; only the table for a person is cut off, and says so.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
 from results.errors import UserError
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-FORMS: Final = ("table", "csv", "json", "parquet")
+FORMS: Final = ("table", "csv", "json", "markdown", "parquet", "arrow")
 TABLE_ROWS_MAX: Final = 500
 
 
 def write_result(answer: pa.RecordBatchReader, form: str, stream: TextIO) -> None:
     """Write an answer to `stream`. Raises UserError for a form that it can't take.
 
-    JSON is a list of objects, one for each row, all with the same keys.
+    JSON is a list of objects, one for each row, all with the same keys. Arrow is the file format,
+    as the archive's own files have it.
     """
     if form == "table":
         from rich.console import Console
@@ -38,8 +39,12 @@ def write_result(answer: pa.RecordBatchReader, form: str, stream: TextIO) -> Non
         _write_csv(answer, stream)
     elif form == "json":
         _write_json(answer, stream)
+    elif form == "markdown":
+        _write_markdown(answer, stream)
     elif form == "parquet":
         _write_parquet(answer, stream)
+    elif form == "arrow":
+        _write_arrow(answer, stream)
     else:
         raise UserError(f"there is no format {form!r}; there are: {', '.join(FORMS)}")
 
@@ -73,7 +78,7 @@ def _is_number(kind: pa.DataType) -> bool:
 def write_table(answer: pa.RecordBatchReader, console: Console) -> None:
     """Print the first rows: as a table where it fits, else row by row."""
     shown = first_rows(answer)
-    grid = _grid(shown)
+    grid = grid_of(shown)
     width = _width(grid, console)
     if not console.is_terminal:
         # A pipe has no width: nothing is cut off there.
@@ -84,12 +89,14 @@ def write_table(answer: pa.RecordBatchReader, console: Console) -> None:
         _print_records(shown.names, shown.cells, console)
     if shown.more:
         console.print(
-            f"only the first {TABLE_ROWS_MAX} rows are shown; for all: --format csv, json, parquet",
+            f"only the first {TABLE_ROWS_MAX} rows are shown; for all: --format csv, json, "
+            "parquet …",
             style="yellow",
         )
 
 
-def _grid(shown: Shown) -> Table:
+def grid_of(shown: Shown) -> Table:
+    """A table for a console."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -171,18 +178,44 @@ def _unique(names: list[str]) -> list[str]:
     return taken
 
 
+def _write_markdown(answer: pa.RecordBatchReader, stream: TextIO) -> None:
+    stream.write(_line(_printable(name) for name in answer.schema.names))
+    stream.write(_line("--:" if _is_number(kind) else "---" for kind in answer.schema.types))
+    for row in _rows(answer):
+        stream.write(_line(map(_cell, row)))
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
 def _write_parquet(answer: pa.RecordBatchReader, stream: TextIO) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if stream.isatty():
-        raise UserError("Parquet is not text: send it to a file, … --format parquet > a.parquet")
     try:
-        with pq.ParquetWriter(stream.buffer, answer.schema) as writer:
+        with pq.ParquetWriter(_binary(stream, "Parquet"), answer.schema) as writer:
             for batch in answer:
                 writer.write_batch(batch)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise UserError(f"Parquet can't hold this answer: {error}") from error
+
+
+def _write_arrow(answer: pa.RecordBatchReader, stream: TextIO) -> None:
+    import pyarrow as pa
+
+    with pa.ipc.new_file(_binary(stream, "Arrow"), answer.schema) as writer:
+        for batch in answer:
+            writer.write_batch(batch)
+
+
+def _binary(stream: TextIO, form: str) -> BinaryIO:
+    """Where bytes go. Raises UserError for a terminal."""
+    if stream.isatty():
+        raise UserError(
+            f"{form} is not text: send it to a file, … --format {form.lower()} > answer"
+        )
+    return stream.buffer
 
 
 def _rows(answer: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:

@@ -33,7 +33,7 @@ bench sql -f my.sql --format csv > my.csv
 - Times are nanoseconds since the Unix epoch in UTC; `make_timestamp_ns(start_ns)` makes a
   timestamp of one.
 - What an operating system does not offer is null, never 0.
-- `valid` is false where a trial's numbers must not be used; `findings` says why. Only trials that
+- `valid` is false where a trial's numbers must not be used; `validity` says why. Only trials that
   are `counted` (the last valid attempt at each planned trial) are in `trial_metrics`, `cells` and
   `comparison`.
 - Trials that were cut off before they were sealed are not in the tables; `bench sql` names them.

@@ -19,7 +19,9 @@ class TableFormat(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+    markdown = "markdown"
     parquet = "parquet"
+    arrow = "arrow"
 
 
 class ReportFormat(StrEnum):
@@ -181,30 +183,52 @@ def serve(
 def sql(
     query: Annotated[str | None, typer.Argument(help="One SELECT statement.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read it from a file.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="For $name in it; repeat it."),
+    ] = None,
     output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = (
         TableFormat.table
     ),
-    archive: ArchivePath = None,
+    archive: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--archive",
+            "-a",
+            metavar="FOLDER|PATTERN",
+            help="Folder of runs, or a pattern such as 'nightly/*'; repeat it. "
+            "Else $HEAPGATE_ARCHIVE, else ./archive.",
+        ),
+    ] = None,
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0.001, help="Seconds it may take.")
     ] = 300.0,
+    memory: Annotated[
+        str, typer.Option(help="What it may take before it spills to disk: 2GiB, or a share.")
+    ] = "50%",
 ) -> None:
-    """Ask the archive anything: every request and every sample is a row.
+    """Ask archives anything: every request and every sample is a row.
 
     Without a query it asks for them at a prompt, or reads one from a pipe.
 
-    Views: runs, trials, phases, builds, memory, requests, gc, events, runtime, findings,
-    trial_metrics, cells, comparison and more; docs/sql.md tells each column.
+    Views: runs, trials, phases, builds, nodes, memory, requests, gc, events, runtime, validity,
+    trial_metrics, cells, comparison, ablation and more; docs/sql.md tells each column.
 
     Example: bench sql "select configuration, count(*) from requests group by 1"
     """
-    from orchestrator.answers import ask_for_queries, print_query
+    from orchestrator.sqlanswers import ask_for_queries, print_query
+    from results.database import Limits
+    from results.parameters import read_parameters
 
+    archives, limits = archive or [str(archive_path(None))], Limits(timeout_s, memory)
+    parameters = read_parameters(param or [])
     if query is None and file is None and sys.stdin.isatty():
-        ask_for_queries(archive_path(archive), console(), timeout_s=timeout_s)
+        if parameters:
+            raise UserError("--param is for a query, and there is none; the prompt has no $name")
+        ask_for_queries(archives, console(), limits)
         return
     text = _one_query(query, file)
-    print_query(archive_path(archive), text, console(), form=output.value, timeout_s=timeout_s)
+    print_query(archives, text, parameters, console(), form=output.value, limits=limits)
 
 
 def _one_query(query: str | None, file: Path | None) -> str:

@@ -1,5 +1,6 @@
 -- grain: one run
 -- run_id | | name of the run, and of its folder in the archive
+-- archive | | folder of the archive in which it is
 -- status | | running, complete, incomplete or interrupted
 -- service | | name of the service under test
 -- started_ns | ns since epoch, UTC | when the run began

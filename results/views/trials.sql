@@ -12,7 +12,7 @@
 -- node_class | | machines that may be compared with each other
 -- os | | system of that machine: linux or windows
 -- wine | | version of Wine, where that took Windows's place
--- valid | | whether the numbers may be used at all; if not, `findings` says why
+-- valid | | whether the numbers may be used at all; if not, `validity` says why
 -- counted | | whether this is the last valid attempt: the only one in trial_metrics and cells
 -- started_ns | ns since epoch, UTC | when the trial began
 -- finished_ns | ns since epoch, UTC | when it ended

@@ -27,7 +27,7 @@ def typed(database: Database, keys: str, history: Path | None = None) -> str:
     console = Console(file=io.StringIO(), width=120)
     with create_pipe_input() as terminal:
         terminal.send_text(keys)
-        run_prompt(database, console, history, timeout_s=30, input=terminal, output=DummyOutput())
+        run_prompt(database, console, history, input=terminal, output=DummyOutput())
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -50,7 +50,7 @@ def test_views_and_their_columns_can_be_asked_for(database: Database) -> None:
     assert "trial_metrics" in text
     assert "intended_ns" in text
     assert "Tab completes" in text
-    known = words(database)
+    known = words()
     assert {"requests", "latency_ns", "group by"} <= set(known)
 
 

@@ -61,7 +61,7 @@ def test_parquet_has_every_row_where_its_folders_say(
     ).fetchall()
     assert dict(counted) == {t: rows["requests"] for t, rows in rows_by_trial(archive).items()}
     names = {p.stem for p in target.glob("*.parquet")}
-    assert names >= {"runs", "trials", "builds", "findings", *DERIVED}
+    assert names >= {"runs", "trials", "builds", "nodes", "validity", *DERIVED}
 
 
 def test_profiles_are_files_again(trials: Trials, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_parquet_is_not_thrown_at_a_terminal(database: Database) -> None:
 
 
 def test_an_unknown_form_names_the_known_ones(database: Database) -> None:
-    with pytest.raises(UserError, match="table, csv, json, parquet"):
+    with pytest.raises(UserError, match="table, csv, json, markdown, parquet, arrow"):
         answer(database, "select 1", "xml")
 
 

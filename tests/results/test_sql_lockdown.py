@@ -102,11 +102,11 @@ def test_python_variables_are_no_tables(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = pa.table({"secret": [1]})
-    monkeypatch.setattr("results.database.secret", secret, raising=False)
+    monkeypatch.setattr("results.sandbox.secret", secret, raising=False)
     with pytest.raises(UserError, match="secret"):
         database.query("from secret")
 
 
 def test_settings_are_locked_below_the_check_of_statements_too(database: Database) -> None:
     with pytest.raises(duckdb.Error, match="locked"):
-        database._connection.execute("set threads = 64")
+        database._sandbox._connection.execute("set threads = 64")

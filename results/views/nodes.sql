@@ -1,0 +1,30 @@
+-- grain: one machine in a run
+-- run_id | | run
+-- node_id | | name of the machine
+-- node_class | | machines that may be compared with each other; this and all facts are null for one that only made load
+-- service_trials | | trials whose service ran on it, valid or not
+-- load_trials | | trials of other nodes whose load it made
+-- cores_allowed | | cores that its worker might use
+-- facts_changed | | whether its facts were not the same in all those trials; the columns below are those of the last
+-- os | | linux or windows
+-- distribution | | name and release of the system
+-- kernel | | release of the kernel; on Windows the build
+-- wine | | version of Wine, where that took Windows's place
+-- architecture | | of the processor: x86_64, aarch64 …
+-- machine | | the same for all nodes on one machine: they disturb each other
+-- cpu_model | | as the processor calls itself
+-- hypervisor | | whether it is a virtual machine; null where it does not tell
+-- cores_online | | processors that the system has
+-- threads_per_core | | hardware threads of a core
+-- memory_bytes | bytes | memory of the machine
+-- swap_bytes | bytes | swap space
+-- commit_limit_bytes | bytes | Windows: the most that the system can commit
+-- huge_pages | | transparent huge pages: always, madvise or never
+-- governor | | of the CPU frequency; on Windows the power scheme; null where there is none
+-- clock_source | | what the kernel keeps its time by
+-- limits_mechanism | | what limits are set with: cgroup v1, cgroup v2, job object …
+-- limits_unavailable | | what can't be limited there, and why; empty when all can
+-- root | | whether its worker had all rights
+-- cores_shared | | whether service and load generator shared cores in the last trial
+create view nodes as
+select * from raw_nodes order by run_id, service_trials = 0, node_class, node_id;
