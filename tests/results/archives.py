@@ -121,6 +121,10 @@ class Numbers:
     latency_ns: int = 1_000_000
     latency_step_ns: int = 1_000
     binary_bytes: int = 8_000_000
+    go_version: str = "go1.23.9"
+    build_flags: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = (("GOGC", "100"),)
+    memory_max_bytes: int | None = None
     factors: tuple[float, ...] = (1.0,)
 
     def in_block(self, block: int) -> Numbers:
@@ -549,13 +553,14 @@ def _spec(
         copy=True,
         sha256=f"{own.binary_bytes:064x}",
         size_bytes=own.binary_bytes,
-        go_version="go1.23.9",
+        go_version=own.go_version,
+        build_flags=own.build_flags,
     )
     service = ServiceSpec(
         name="sessioncache",
         binary=binary,
         arguments=(),
-        environment=(("GOGC", "100"),),
+        environment=own.environment,
         port=None,
         ready_path="/healthz",
         ready_timeout_ns=SECOND_NS,
@@ -574,7 +579,8 @@ def _spec(
         os=planned["os"],
         service=service,
         limits=LimitsSpec(
-            working_set_max_bytes=own.working_set_max_bytes if planned["os"] == "windows" else None
+            memory_max_bytes=own.memory_max_bytes,
+            working_set_max_bytes=own.working_set_max_bytes if planned["os"] == "windows" else None,
         ),
         load=LoadSpec(
             scenario="cache_mix.py",
