@@ -58,7 +58,7 @@ def test_each_pair_differs_in_one_factor_and_begins_with_the_baseline_or_the_les
 
 def test_a_pair_with_the_baseline_is_the_row_of_the_comparison(archive: Path) -> None:
     same = (
-        "select metric, {f} as value, change, change_low, change_high, p, p_adjusted, pairs, verdict"
+        "select metric, {f} as value, change, change_low, change_high, p_adjusted, pairs, verdict"
         " from {view} where {configuration} = 'gogc' and {where} order by metric"
     )
     ours = same.format(

@@ -143,7 +143,7 @@ FIRST = ["b01-1-default-steady", "b02-1-default-steady"]
     ("query", "want"),
     [
         ("select count(*) from runs join trials using (run_id)", []),
-        ("select max(latency_ns) from requests where run_id = 'first' and configuration = 'default'",
+        ("select max(lag_ns) from requests where run_id = 'first' and configuration = 'default'",
          [f"{trial}/requests" for trial in FIRST]),
         ("select count(*) from memory where trial_id = 'b02-1-default-steady'",
          [f"{FIRST[1]}/memory"]),
