@@ -10,7 +10,7 @@ from orchestrator.source import Path_, Source
 
 RESERVED = ("include", "exclude")
 COMBINATIONS_MAX = 100_000
-_SETTING = re.compile(r"go|(?:env|build|limits)\.[A-Za-z_]\w*")
+_SETTING = re.compile(r"go|git|(?:env|build|limits)\.[A-Za-z_]\w*")
 
 
 class AxesError(ValueError):

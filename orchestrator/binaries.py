@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from orchestrator.builds import describe_binary as describe
 from orchestrator.matrix import Matrix
 from orchestrator.model import Build
 from orchestrator.progress import Progress
+from orchestrator.revisions import required_repository, source_commit
 from orchestrator.toolchains import Toolchain
 from results.errors import UserError
 from results.files import file_digest
@@ -22,7 +23,7 @@ from workers.spec import BinarySpec
 Program = tuple[str, str]
 """A configuration and a system."""
 
-_TOLD = ("sha256", "size_bytes", "go_version", "build_info", "build_flags")
+_TOLD = ("sha256", "size_bytes", "go_version", "build_info", "build_flags", "commit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +105,15 @@ def _built(
     service = matrix.document.service
     assert service.go
     systems = " and ".join(matrix.systems)
+    sources = sources_of(matrix)
     progress.step(f"building {matrix.service.name} for {len(chains)} configurations on {systems}")
     built = build_all(
         {
             (name, system): BuildRequest(
                 toolchain=chains[name],
-                source=matrix.path(service.go.source),
+                source=sources[name].folder,
                 package=service.go.package,
-                flags=_flags(matrix, configuration.build),
+                flags=flags_of(matrix, configuration.build),
                 goos=system,
             )
             for name, configuration in matrix.configurations.items()
@@ -125,10 +127,44 @@ def _built(
         f"built {matrix.service.name}: {len({b.sha256 for b in built.values()})} binaries for "
         f"{counted(len(chains), 'configuration')} on {systems}, {made}, {slowest_s:.1f} s"
     )
-    return {target: _spec(binary, copy=True) for target, binary in built.items()}
+    return {
+        (name, system): replace(_spec(binary, copy=True), commit=sources[name].commit)
+        for (name, system), binary in built.items()
+    }
 
 
-def _flags(matrix: Matrix, build: Build) -> BuildFlags:
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """What a configuration is built from: a folder, and its commit where it is in git."""
+
+    folder: Path
+    commit: str | None
+
+
+def sources_of(matrix: Matrix) -> dict[str, SourceTree]:
+    """The source of every configuration: as it lies there, or as it is in a revision.
+
+    Raises MatrixError at the `git:` of a configuration whose revision can't be had.
+    """
+    go = matrix.document.service.go
+    assert go
+    folder = matrix.path(go.source)
+    here = SourceTree(folder, source_commit(folder))
+    found = {}
+    for name, configuration in matrix.configurations.items():
+        found[name] = here
+        if configuration.git is not None:
+            try:
+                repository = required_repository(folder)
+                commit = repository.resolve(configuration.git)
+                found[name] = SourceTree(repository.source(commit), commit)
+            except UserError as error:
+                raise matrix.error(("configurations", name, "git"), str(error)) from error
+    return found
+
+
+def flags_of(matrix: Matrix, build: Build) -> BuildFlags:
+    """The flags of a configuration, its profile's path made absolute."""
     pgo = build.pgo
     if pgo not in (None, "auto", "off"):
         pgo = str(matrix.path(pgo))

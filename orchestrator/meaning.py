@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator import values
 from orchestrator.model import Build, Configuration
+from orchestrator.revisions import required_repository
 from orchestrator.source import Path_
+from results.errors import UserError
 from workloads.shipped import shipped_scenarios
 
 if TYPE_CHECKING:
@@ -136,10 +138,26 @@ def _configuration_errors(matrix: Matrix, name: str, configuration: Configuratio
         yield (*at, "go"), f"{_NOT_BUILT}; a finished program has its version"
     if not is_go and configuration.build != Build():
         yield (*at, "build"), _NOT_BUILT
+    if configuration.git is not None:
+        yield from _revision_errors(matrix, configuration.git, (*at, "git"))
     yield from _build_errors(matrix, configuration.build, (*at, "build"))
     yield from _environment_errors(matrix, configuration.env, (*at, "env"))
     yield from _argument_errors(matrix, configuration.arguments, (*at, "arguments"))
     yield from _share_errors(matrix, name, (*at, "env", "GOMEMLIMIT"))
+
+
+def _revision_errors(matrix: Matrix, revision: str, at: Path_) -> Found:
+    service = matrix.document.service
+    if service.go is None:
+        yield at, _NOT_BUILT
+        return
+    folder = matrix.path(service.go.source)
+    if not _is_folder(folder):
+        return  # told already
+    try:
+        required_repository(folder).resolve(revision)
+    except UserError as error:
+        yield at, str(error)
 
 
 def _build_errors(matrix: Matrix, build: Build, at: Path_) -> Found:

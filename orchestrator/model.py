@@ -200,6 +200,11 @@ class Configuration(Section):
 
     baseline: bool = Field(False, description="what the others are compared with; exactly one is")
     go: GoVersion | None = Field(None, description="Go release that builds it")
+    git: Argument | None = Field(
+        None,
+        description="revision of the source's git repository that is built, such as v1.2 or "
+        "HEAD~3; left out, the source as it lies there",
+    )
     env: Environment = Field({}, description="variables, GOGC and GOMEMLIMIT among them")
     build: Build = Field(default_factory=Build, description="flags of go build")
     limits: Limits | None = Field(None, description="instead of the matrix's own limits")

@@ -94,13 +94,30 @@ def start_run(matrix_path: Path, options: RunOptions, console: Console) -> RunRe
     """Run a matrix from the beginning. Raises UserError for what is wrong before it starts."""
     require_linux("a run")
     matrix = load_for_run(matrix_path, trials=options.trials, seed=options.seed, yes=options.yes)
+    return run_matrix(matrix, matrix_path, options, console)
+
+
+def run_matrix(
+    matrix: Matrix,
+    matrix_path: Path,
+    options: RunOptions,
+    console: Console,
+    *,
+    text_path: Path | None = None,
+    more: dict[str, Any] | None = None,
+) -> RunResult:
+    """Run a matrix that was read. Raises UserError for what is wrong before it starts.
+
+    `text_path` is the file that is kept with the run when it is not the user's own at
+    `matrix_path`, whose folder its paths count from; `more` is added to the run's document.
+    """
     warnings = check_margins(matrix, below_noise=options.below_noise)
     plan = make_plan(matrix)
     plan = replace(plan, warnings=[*plan.warnings, *warnings])
     archive = Archive.create(options.archive)
     run_id = new_run_id()
-    document = run_document(run_id, matrix_path, matrix, plan)
-    folder = archive.create_run(run_id, document, matrix_path)
+    document = run_document(run_id, matrix_path, matrix, plan) | (more or {})
+    folder = archive.create_run(run_id, document, text_path or matrix_path)
     try:
         result = _execute(Run(run_id, matrix, plan, archive, folder, document), console)
         if isinstance(result.error, (UserError, EnvironmentLacks)) and not _began(folder):

@@ -171,6 +171,7 @@ _BUILDS: Final = pa.schema(
         "go_version": _TEXT,
         "build_info": _TEXT,
         "build_flags": _TEXT,
+        "commit": _TEXT,
     }
 )
 

@@ -19,7 +19,8 @@ class BinarySpec:
     """The program to run, and what is known of how it was built.
 
     `argv0` is an absolute path (a built or given binary, copied on deploy) or, when `copy` is
-    false, a command found on the node. `build_info` is the text of `go version -m`.
+    false, a command found on the node. `build_info` is the text of `go version -m`; `commit` that
+    of its source in git, `-dirty` after it when files differed, None where it is in none.
     """
 
     argv0: str
@@ -30,6 +31,7 @@ class BinarySpec:
     build_info: str | None = None
     toolchain_sha256: str | None = None
     build_flags: tuple[str, ...] = ()
+    commit: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""`bench run` and what belongs to it: plan, resume, the demonstration."""
+"""`bench run` and what belongs to it: plan, resume, bisect, the demonstration."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -83,6 +83,39 @@ def resume(
 
     result = resume_run(archive_path(archive), run_name, console(error=as_json))
     _finish(result, as_json=as_json)
+
+
+def bisect(
+    matrix: MatrixPath,
+    good: Annotated[str, typer.Option(metavar="REV", help="A revision before the change.")],
+    bad: Annotated[str, typer.Option(metavar="REV", help="One after it.")] = "HEAD",
+    metric: Annotated[str, typer.Option(help="What changed.")] = "peak_rss",
+    configuration: Annotated[
+        str | None, typer.Option(help="How it is built and run; else the baseline.")
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option(help="Under which traffic; else the only one.")
+    ] = None,
+    worse_by: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Bad is so much worse, as 5%; else half the change."),
+    ] = None,
+    trials: Trials = None,
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the commit that made a metric worse: each is measured against the good one, in blocks.
+
+    Called again, it measures only what is missing. Your work tree is not touched.
+
+    Example: bench bisect matrix.yaml --good v1.2 --bad HEAD --metric peak_rss --worse-by 5%
+    """
+    from orchestrator.bisect import Asked, share_of
+    from orchestrator.bisectanswers import print_bisection
+
+    share = None if worse_by is None else share_of(worse_by)
+    asked = Asked(good, bad, metric, configuration, workload, share, trials)
+    print_bisection(matrix, asked, archive_path(archive), console(error=as_json), as_json=as_json)
 
 
 def _finish(result: RunResult, *, as_json: bool) -> None:

@@ -52,6 +52,11 @@ def clone(
                 replace(peak, rss_bytes=rss_bytes) if peak.phase == "measure" else peak
                 for peak in record.peaks
             ]
-        path.write_text(record.to_json())
-        write_sums(path.parent, [p.name for p in path.parent.iterdir() if p.name != "SHA256SUMS"])
+        write_record(path, json.loads(record.to_json()))
     return run_id
+
+
+def write_record(path: Path, plain: dict[str, Any]) -> None:
+    """Write a `trial.json`, and the sums of its folder anew."""
+    path.write_text(json.dumps(plain))
+    write_sums(path.parent, [p.name for p in path.parent.iterdir() if p.name != "SHA256SUMS"])

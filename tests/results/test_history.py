@@ -26,7 +26,7 @@ from results.history import Wanted, plain_history, read_history
 from results.statistics import independent_shift
 from results.verify import verify_run
 from tests.benchmarks.bench_history import found_in, simulated
-from tests.results.histories import KEPT, clone
+from tests.results.histories import KEPT, clone, write_record
 
 PEAK = Wanted(metrics=("peak_rss",), configurations=("default",))
 WOBBLE = (0.0, 0.4, -0.3, 0.2, -0.5, 0.1, 0.3, -0.2, 0.5, -0.1, 0.0, 0.2)
@@ -82,7 +82,7 @@ def test_two_node_classes_are_never_pooled(tmp_path: Path) -> None:
         for path in (tmp_path / run_id).glob("trials/*/trial.json"):
             plain = json.loads(path.read_text())
             plain["node_class"] = "fast" if number % 2 else "slow"
-            path.write_text(json.dumps(plain))
+            write_record(path, plain)
     history = read_history(tmp_path, None, PEAK)
     assert [(c.node_class, len(c.metrics[0].points)) for c in history.cells] == [
         ("fast", 5),
@@ -99,7 +99,7 @@ def test_invalid_trials_and_runs_of_a_bisection_are_no_points(tmp_path: Path) ->
         plain["findings"].append(
             {"code": "oom", "level": "invalid", "text": "killed", "remedy": ""}
         )
-        path.write_text(json.dumps(plain))
+        write_record(path, plain)
     (cell,) = read_history(tmp_path, None, PEAK).cells
     assert [point.run_id for point in cell.metrics[0].points] == [first]
 

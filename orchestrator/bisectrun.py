@@ -1,0 +1,121 @@
+"""One run of a bisection, in a process of its own: a process can drive a single run, because Ray
+and the cores that it may use stay as the first run left them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.interrupt import Stop
+from results.errors import (
+    EnvironmentLacks,
+    HeapgateError,
+    Interrupted,
+    RunIncomplete,
+    UserError,
+)
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to run: a matrix as text, whose paths count from the folder of `matrix_path`.
+
+    `more` is added to the run's document; `to_stderr` is where progress goes, `columns` how wide.
+    """
+
+    text_path: str
+    matrix_path: str
+    archive: str
+    more: dict[str, Any]
+    to_stderr: bool
+    columns: int | None
+
+
+def run_in_process(order: Order, folder: Path, stop: Stop) -> None:
+    """Run it, and pass on what asks to stop. Raises as the run did, but not RunIncomplete.
+
+    What was measured is in the archive. The process has a session of its own, so that a terminal's
+    Ctrl-C reaches it once, through us; it stops when its standard input is closed, and so with us.
+    """
+    path, answer = folder / "order.json", folder / "answer.json"
+    path.write_text(json.dumps({name: getattr(order, name) for name in order.__slots__}))
+    answer.unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.bisectrun", str(path), str(answer)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        _wait(process, stop)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        with suppress(OSError):
+            process.stdin.close()  # type: ignore[union-attr]
+    _raise_from(answer, process.returncode)
+
+
+def _wait(process: subprocess.Popen[bytes], stop: Stop) -> None:
+    told = False
+    while process.poll() is None:
+        if stop.is_set() and not told:
+            process.send_signal(signal.SIGTERM)
+            told = True
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_S)
+
+
+def _raise_from(answer: Path, code: int) -> None:
+    try:
+        plain = json.loads(answer.read_text())
+    except (OSError, ValueError):
+        raise RunIncomplete(f"a run of the bisection ended with code {code}") from None
+    for kind in (UserError, EnvironmentLacks, Interrupted):
+        if plain["exit_code"] == kind.exit_code:
+            raise kind(plain["text"])
+
+
+def main() -> None:
+    """Run what the file that is named first says, and write how it ended into the second."""
+    from orchestrator.matrix import load_matrix
+    from orchestrator.output import OutputConsole
+    from orchestrator.run import RunOptions, run_matrix
+
+    order = Order(**json.loads(Path(sys.argv[1]).read_text()))
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    console = OutputConsole(stderr=order.to_stderr, width=order.columns)
+    error: HeapgateError | None
+    try:
+        matrix_path, text_path = Path(order.matrix_path), Path(order.text_path)
+        matrix = load_matrix(text_path, relative_to=matrix_path.parent)
+        options = RunOptions(Path(order.archive))
+        error = run_matrix(
+            matrix, matrix_path, options, console, text_path=text_path, more=order.more
+        ).error
+    except HeapgateError as raised:
+        error = raised
+    plain = {"exit_code": error.exit_code if error else 0, "text": str(error or "")}
+    Path(sys.argv[2]).write_text(json.dumps(plain))
+
+
+def _stop_with_parent() -> None:
+    # Not through sys.stdin: a thread that reads from it when Python ends is fatal.
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
