@@ -87,15 +87,18 @@ def _of_message(message: pa.ipc.Message) -> int:
     if batch is None:
         raise ValueError("a message has no head")
     body = memoryview(message.body)
-    if batch.field(_COMPRESSION) is None:
-        return sum(length for _, length in batch.buffers())
-    return sum(_unpacked(body, *buffer) for buffer in batch.buffers())
+    is_compressed = batch.field(_COMPRESSION) is not None
+    lengths = [
+        _unpacked(body, begin, length) if is_compressed and length else length
+        for begin, length in batch.buffers()
+    ]
+    if min(lengths, default=0) < 0:
+        raise ValueError("a buffer's length is below nothing")
+    return sum(lengths)
 
 
 def _unpacked(body: memoryview, begin: int, length: int) -> int:
     """Of one buffer, compressed or left as it was because that is shorter."""
-    if not length:
-        return 0
     if begin < 0:
         raise ValueError("a buffer begins before its message")
     (unpacked,) = _LENGTH.unpack_from(body, begin)

@@ -368,6 +368,21 @@ def test_what_a_message_unpacks_to_is_told_by_its_heads(
     assert read.nbytes <= told <= read.nbytes + 16 * 3 * len(REQUESTS.columns)
 
 
+def test_a_length_below_nothing_makes_no_room_for_another() -> None:
+    """It would make the sum small, and what is unpacked first is large."""
+    rows = pa.RecordBatch.from_pylist([event(n) for n in range(2000)], schema=EVENTS.arrow)
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, EVENTS.arrow, options=options) as writer:
+        writer.write_batch(rows)
+    data = bytes(sink.getvalue())
+    times = (2000 * 8).to_bytes(8, "little")
+    assert times in data
+    assert unpacked_bytes(data) > 2000 * 8
+    with pytest.raises(ValueError, match="below nothing"):
+        unpacked_bytes(data.replace(times, (-(2**40)).to_bytes(8, "little", signed=True), 1))
+
+
 @given(st.lists(REQUEST_ROWS, max_size=5), st.data())
 def test_a_file_cut_anywhere_keeps_every_whole_batch_and_grows_on(
     tmp_path_factory: pytest.TempPathFactory,
