@@ -22,8 +22,16 @@ app = typer.Typer(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Measure": (running.run, running.demo, running.plan, running.resume, running.bisect),
-    "Ask": (asking.compare, asking.report, asking.runs, asking.show, asking.history, asking.sql),
-    "Keep": (keeping.export, keeping.verify),
+    "Ask": (
+        asking.compare,
+        asking.report,
+        asking.runs,
+        asking.show,
+        asking.history,
+        asking.sql,
+        asking.serve,
+    ),
+    "Keep": (keeping.export, keeping.verify, keeping.gc),
     "Prepare": (
         machine.doctor,
         machine.calibrate,
@@ -37,6 +45,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.command("import", rich_help_panel="Keep")(keeping.import_runs)  # a word of Python's own
+app.add_typer(keeping.baseline_app, name="baseline", rich_help_panel="Keep")
 app.add_typer(node.node_app, name="node", rich_help_panel="Prepare")
 
 
