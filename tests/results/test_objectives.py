@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.objectives import parse_objective
 from results.compare import Measurement, Settings, compare
-from results.objectives import CANT_TELL, FAIL, PASS, Decision, Evidence, Objective, decide
 from results.record import Finding, TrialRecord
 from results.schema import SCHEMA_VERSION
+from results.signoff.language import parse_objective
+from results.signoff.objectives import CANT_TELL, FAIL, PASS, Decision, Evidence, Objective, decide
 
 MIB = 2**20
 MS = 1_000_000.0

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from results.errors import UserError
-from results.signing import (
+from results.signoff.signing import (
     NAMESPACE,
     BadSignature,
     PublicKey,

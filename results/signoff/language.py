@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
-from orchestrator import values
+from results import units
 from results.metrics import METRICS, Metric
-from results.objectives import Kind, Objective
+from results.signoff.objectives import Kind, Objective
 
 SHORT_NAMES: Final = {
     "p50": "latency_p50",
@@ -38,17 +39,30 @@ _FORMS = (
 def parse_objective(text: Any, **more: Any) -> Objective:
     """One objective; `more` are its other fields. Raises ValueError with what would be right."""
     if not isinstance(text, str):
-        raise ValueError(f"{values.shortened(text)} is no objective; {_FORMS}")
+        raise ValueError(f"{units.shortened(text)} is no objective; {_FORMS}")
     text = " ".join(text.split())
     if found := _NO_LEAK.fullmatch(text):
-        seconds = values.duration_ns(found["value"]) / 1e9 if found["value"] else 0.0
+        seconds = units.duration_ns(found["value"]) / 1e9 if found["value"] else 0.0
         return Objective(text, "no_leak", bound=seconds, **more)
     for pattern, read in ((_BETTER, _better), (_NOT_WORSE, _not_worse), (_LIMIT, _limit)):
         if found := pattern.fullmatch(text):
             metric = _metric(found["name"])
             kind, bound, at_most = read(metric, found["sign"], found["value"])
             return Objective(text, kind, metric.name, bound, at_most, **more)
-    raise ValueError(f"{values.shortened(text)} is no objective; {_FORMS}")
+    raise ValueError(f"{units.shortened(text)} is no objective; {_FORMS}")
+
+
+def objective_from_plain(data: Mapping[str, Any]) -> Objective:
+    """An objective of a run's document or of a record. Raises ValueError when it is none."""
+    severity = data["severity"]
+    if severity not in ("block", "warn"):
+        raise ValueError(f"{severity!r} is no severity")
+    return parse_objective(
+        data["text"],
+        severity=severity,
+        configurations=tuple(map(str, data["configurations"])),
+        workloads=tuple(map(str, data["workloads"])),
+    )
 
 
 def _metric(name: str) -> Metric:
@@ -77,20 +91,20 @@ def _limit(metric: Metric, sign: str, value: str) -> tuple[Kind, float, bool]:
 def _in_unit(metric: Metric, value: str) -> float:
     """A value in the metric's own unit."""
     if metric.unit == "bytes":
-        return values.size_bytes(value)
+        return units.size_bytes(value)
     if metric.unit == "ns":
-        return values.duration_ns(value)
+        return units.duration_ns(value)
     if metric.unit == "fraction":
         return _percent(value)
     if metric.unit == "/s":
-        return values.rate_rps(value)
-    return values.number(value)
+        return units.rate_rps(value)
+    return units.number(value)
 
 
 def _percent(value: str) -> float:
     found = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,9})?)\s*%", value)
     if not found:
-        raise ValueError(f"{values.shortened(value)} is not a share; write for example 2%")
+        raise ValueError(f"{units.shortened(value)} is not a share; write for example 2%")
     return float(found[1]) / 100
 
 

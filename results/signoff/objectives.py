@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from results.compare import Measurement, Table
@@ -64,14 +64,13 @@ class Objective:
     workloads: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_plain(cls, data: Mapping[str, Any]) -> Objective:
-        """From JSON. Raises TypeError for what is none."""
-        lists = {key: tuple(data.get(key, ())) for key in ("configurations", "workloads")}
-        return cls(**{**data, **lists})
+        """As JSON: what was written, and nothing that follows from it."""
+        return {
+            "text": self.text,
+            "severity": self.severity,
+            "configurations": list(self.configurations),
+            "workloads": list(self.workloads),
+        }
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.objectives import parse_objective
+from results.signoff.language import parse_objective
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The answer before a release: objectives, waivers, the signed record, and its check."""
