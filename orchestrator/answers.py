@@ -125,23 +125,37 @@ def _comparison_of(archive_path: Path, run_names: list[str]) -> Comparison:
         return database.comparison()
 
 
-def write_report(archive_path: Path, run_name: str, output: Path | None, *, form: str) -> None:
-    """A run's report: a page into a file, what is short to standard output, if not told where."""
+def write_report(
+    archive_path: Path, run_name: str, output: Path | None, *, form: str, figure: str | None = None
+) -> None:
+    """A run's report: a page or a picture into a file, what is short to standard output, if not
+    told where. `figure` is one figure of a picture.
+    """
     from results.archive import Archive
-    from results.report.page import render_report
 
     run_id = Archive(archive_path).run(run_name).run_id
-    text = render_report(archive_path, run_id, form)
-    if output is None and form == "html":
-        output = Path(f"{run_id}.html")
+    content = _report(archive_path, run_id, form, figure)
+    if output is None and form in ("html", "png", "svg"):
+        output = Path(f"{run_id}{f'-{figure}' if figure else ''}.{form}")
     if output is None or str(output) == "-":
-        sys.stdout.write(text)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
         return
     try:
-        output.write_text(text, encoding="utf-8")
+        output.write_bytes(content)
     except OSError as error:
         raise UserError(f"{output} can't be written to: {error.strerror}") from error
-    sys.stdout.write(f"wrote {output} ({format_bytes(len(text.encode()))})\n")
+    sys.stdout.write(f"wrote {output} ({format_bytes(len(content))})\n")
+
+
+def _report(archive_path: Path, run_id: str, form: str, figure: str | None) -> bytes:
+    from results.report.page import render_report
+
+    if form not in ("png", "svg"):
+        return render_report(archive_path, run_id, form).encode()
+    from results.report.images import render_image
+
+    return render_image(archive_path, run_id, form, figure)
 
 
 def tell(notes: Iterable[str]) -> None:

@@ -31,6 +31,8 @@ class ReportFormat(StrEnum):
     md = "md"
     csv = "csv"
     json = "json"
+    png = "png"
+    svg = "svg"
 
 
 def compare(
@@ -85,8 +87,15 @@ def report(
         typer.Option("--output", "-o", help="File to write, `-` for standard output."),
     ] = None,
     form: Annotated[
-        ReportFormat, typer.Option("--format", help="A page, or only the comparison.")
-    ] = ReportFormat.html,
+        ReportFormat | None,
+        typer.Option(
+            "--format", help="A page, the comparison, or a picture; else as the file's name ends."
+        ),
+    ] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(help="One figure of a picture, `memory` or `percentiles` say; else the main."),
+    ] = None,
     archive: ArchivePath = None,
 ) -> None:
     """Write one page about a run: verdict, charts, doubts, provenance. It opens anywhere, offline.
@@ -95,7 +104,21 @@ def report(
     """
     from orchestrator.answers import write_report
 
-    write_report(archive_path(archive), run_name, output, form=form.value)
+    write_report(
+        archive_path(archive), run_name, output, form=_form(form, output, figure), figure=figure
+    )
+
+
+def _form(form: ReportFormat | None, output: Path | None, figure: str | None) -> str:
+    """What was asked for, or what the file's name ends in; a page if neither tells."""
+    ending = output.suffix.removeprefix(".").lower() if output else ""
+    known = {one.value for one in ReportFormat}
+    chosen = form.value if form else ending if ending in known else "png" if figure else "html"
+    if figure is not None and chosen not in ("png", "svg"):
+        raise UserError(
+            f"--figure chooses a figure of a picture: --format png or svg, not {chosen}"
+        )
+    return chosen
 
 
 def runs(archive: ArchivePath = None, as_json: AsJson = False) -> None:

@@ -87,7 +87,9 @@ def ablation_chart(palette: Palette, comparison: pa.Table, metric: str) -> Chart
         "confidence interval; shape and colour tell the verdict."
     )
     spec = palette.finish(chart, description)
-    return Chart(f"ablation-{metric.replace('_', '-')}", description, spec, {"rows": rows})
+    return Chart(
+        f"ablation-{metric.replace('_', '-')}", description, spec, {"rows": rows}, coloured=False
+    )
 
 
 def in_order(rows: pa.Table, configurations: Sequence[str]) -> pa.Table:
@@ -110,7 +112,9 @@ def _change_axis(label: str, *, relative: bool) -> dict[str, Any]:
         "title": title,
         "scale": alt.Scale(type="log", nice=False, padding=24),
         "axis": alt.Axis(
-            labelExpr="datum.value == 1 ? '0' : format(datum.value - 1, '+.3~p')", tickCount=6
+            labelExpr="datum.value == 1 ? '0' : "
+            "replace(format(datum.value - 1, '+.3~p'), '%', ' %')",
+            tickCount=6,
         ),
     }
 
@@ -184,4 +188,6 @@ def waterfall_chart(
         f"{', '.join(f'{s.label} {told_step(s)}' for s in steps[1:-1])}."
     )
     spec = palette.finish(chart, description)
-    return Chart(f"waterfall-{metric.replace('_', '-')}", description, spec, {"rows": rows})
+    return Chart(
+        f"waterfall-{metric.replace('_', '-')}", description, spec, {"rows": rows}, coloured=False
+    )

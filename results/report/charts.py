@@ -59,6 +59,8 @@ class Chart:
     zoom: bool = False
     configuration: str = ""
     """The only configuration that it shows, if it is about one."""
+    coloured: bool = True
+    """Whether its colours are those of configurations; else those of verdicts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,11 @@ from results.tables import GROUPS, change_text, interval_text
 WIDTH: Final = 240.0
 HEIGHT: Final = 26.0
 _HALF: Final = WIDTH / 2 - 10
-_TICK_LEAST: Final = 40.0 / _HALF
+_TICK_LEAST: Final = 38.0 / _HALF
 """Labels closer than this would touch."""
 _MINUS: Final = re.compile(r"(?<![\w.])-(?=\d)")
+_TICKS: Final = ((1 / 4, -1 / 5), (1 / 2, -1 / 3), (1, -1 / 2), (3, -3 / 4), (7, -7 / 8))
+"""Round changes and those that are as far to the other side."""
 _LOG2_LIMITS: Final = (0.25, 3.0)
 """An axis shows at least ±19 % and at most an eighth to eight times."""
 
@@ -161,16 +163,17 @@ def _axis_limit(table: Table) -> float:
 
 
 def _ticks(limit: float) -> list[tuple[float, str]]:
-    """Some round changes on both sides of none."""
-    shown = (-7 / 8, -3 / 4, -1 / 2, -1 / 4, -1 / 10, 0, 1 / 10, 1 / 3, 1, 3, 7)
-    found: list[tuple[float, str]] = []
-    last = -math.inf
-    for value in shown:
-        place = _log2(value) / limit
-        if abs(place) <= 1 and (place - last >= _TICK_LEAST or value == 0):
-            if value == 0 and found and place - last < _TICK_LEAST:
-                found.pop()
-            text = minus(f"{value * 100:+.0f}\N{NARROW NO-BREAK SPACE}%") if value else "0"
-            found.append((_place(place), text))
+    """None in the middle, and on both sides round changes as far as there is room."""
+    found = [(_place(0.0), "0")]
+    last = 0.0
+    for more, less in _TICKS:
+        place = _log2(more) / limit
+        if place <= 1 and place - last >= _TICK_LEAST:
+            found.append((_place(place), _tick_text(more)))
+            found.append((_place(_log2(less) / limit), _tick_text(less)))
             last = place
-    return found
+    return sorted(found)
+
+
+def _tick_text(change: float) -> str:
+    return minus(f"{change * 100:+.0f}\N{NARROW NO-BREAK SPACE}%")
