@@ -14,6 +14,7 @@ from rich.text import Text
 
 from results.compare import Comparison, Row, Table, comparison_rows
 from results.leaks import leak_row
+from results.markdown import markdown_table, markdown_text
 from results.metrics import counted, format_value
 from results.ratios import ACROSS_SYSTEMS, Ratio, RatioTable, plain_ratios, ratio_tables
 
@@ -237,39 +238,50 @@ def markdown_comparison(comparison: Comparison) -> str:
 
 def _markdown_lines(comparison: Comparison) -> Iterator[str]:
     for table in comparison.tables:
-        names = " → ".join(_named(comparison, name) for name in (table.baseline, table.candidate))
-        yield f"**{comparison.service}**: {names}  "
-        yield (
-            f"{table.workload}: {comparison.descriptions.get(table.workload, '')}; "
-            f"{table.blocks} of {comparison.planned_on(table.node_class)} blocks; "
-            f"{where(comparison, table)}"
-        )
+        yield from markdown_of_table(comparison, table)
         yield ""
-        yield (
-            f"| | {table.baseline} | {table.candidate} | change | "
-            f"{_interval_name(comparison)} | verdict |"
-        )
-        yield "|---|---:|---:|---:|---:|---|"
-        for row in table.rows:
-            label = f"**{row.metric.label}**" if row.primary else row.metric.label
-            yield f"| {label} | {' | '.join(_cells(row))} | {row.verdict} |"
-        yield ""
+    yield from markdown_notes(comparison)
+
+
+def markdown_of_table(comparison: Comparison, table: Table) -> Iterator[str]:
+    """The lines of one table with what it is about."""
+    names = [_named(comparison, name) for name in (table.baseline, table.candidate)]
+    yield f"**{markdown_text(comparison.service)}**: {' → '.join(map(markdown_text, names))}  "
+    yield markdown_text(
+        f"{table.workload}: {comparison.descriptions.get(table.workload, '')}; "
+        f"{table.blocks} of {comparison.planned_on(table.node_class)} blocks; "
+        f"{where(comparison, table)}"
+    )
+    yield ""
+    heads = ("", table.baseline, table.candidate, "change", _interval_name(comparison), "verdict")
+    yield from markdown_table([*map(markdown_text, heads)], map(markdown_row, table.rows))
+
+
+def markdown_row(row: Row) -> Sequence[str]:
+    """The cells of one metric; what decides is bold."""
+    label = f"**{row.metric.label}**" if row.primary else row.metric.label
+    return label, *_cells(row), markdown_text(row.verdict)
+
+
+def markdown_notes(comparison: Comparison) -> Iterator[str]:
+    """What must be known beside the tables."""
     for ratios in ratio_tables(comparison):
         yield from _markdown_ratios(comparison, ratios)
     for text in explanations(comparison):
-        yield f"{text.replace('●', 'Bold')}  "
+        yield f"{markdown_text(text.replace('●', 'Bold'))}  "
     for text in comparison.warnings:
-        yield f"- warning: {text}"
+        yield f"- warning: {markdown_text(text)}"
     for trial_id, reason in comparison.invalid:
-        yield f"- not counted: `{trial_id}`: {reason}"
+        yield f"- not counted: {markdown_text(f'{trial_id}: {reason}')}"
 
 
 def _markdown_ratios(comparison: Comparison, table: RatioTable) -> Iterator[str]:
     heads = {t.node_class: system_and_class(t) for t in comparison.tables}
-    yield f"**Across systems: ratios only**: {table.candidate} per {table.baseline}  "
-    yield f"{table.workload}. {ACROSS_SYSTEMS}"
+    names = markdown_text(f"{table.candidate} per {table.baseline}")
+    yield f"**Across systems: ratios only**: {names}  "
+    yield f"{markdown_text(table.workload)}. {ACROSS_SYSTEMS}"
     yield ""
-    yield f"| | {' | '.join(heads[name] for name in table.classes)} |"
+    yield f"| | {' | '.join(markdown_text(heads[name]) for name in table.classes)} |"
     yield f"|---|{'---:|' * len(table.classes)}"
     for row in table.rows:
         cells = (ratio.text if ratio else UNKNOWN for ratio in row.ratios)

@@ -51,11 +51,12 @@ def _other_form(archive: Path, run_name: str, form: str) -> str:
     from results import tables
     from results.compare import comparison_rows
     from results.query import write_result
+    from results.report.markdown import markdown_report
 
     with open_database(archive, [run_name]) as database:
         comparison = database.comparison()
     if form == "md":
-        return tables.markdown_comparison(comparison)
+        return markdown_report(comparison)
     if form == "json":
         return json.dumps(tables.plain_comparison(comparison), indent=1) + "\n"
     stream = io.StringIO()
