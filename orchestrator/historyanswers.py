@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,15 @@ from results.errors import UserError
 from results.metrics import counted, format_value
 
 if TYPE_CHECKING:
-    from results.history import CellHistory, Change, History, MetricHistory, RunPoint, Wanted
+    from results.history import (
+        CellHistory,
+        Change,
+        Difference,
+        History,
+        MetricHistory,
+        RunPoint,
+        Wanted,
+    )
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 SHOWN_RUNS: Final = 60
@@ -136,7 +145,7 @@ def _told(own: MetricHistory, change: Change) -> Iterator[str]:
         f"{_size(own, change, change.size)} ({bounds}) between {change.run_before} and "
         f"{change.run_after}{fresh}"
     )
-    told = [f"{d.what} {_cut(d.before)} → {_cut(d.after)}" for d in change.differences]
+    told = [f"{d.what} {_near(d, d.before)} → {_near(d, d.after)}" for d in change.differences]
     yield f"    [dim]{escape('; '.join(told)) or 'nothing that is recorded differs there'}[/]"
 
 
@@ -152,7 +161,10 @@ def _between(own: MetricHistory, interval: tuple[float, float] | None) -> str:
     return " … ".join(format_value(own.metric, value) for value in interval)
 
 
-def _cut(text: str) -> str:
+def _near(difference: Difference, text: str) -> str:
+    """A commit by its first digits, anything else cut where it grows too long."""
+    if difference.what == "commit":
+        text = re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", text)
     return (text if len(text) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…") or "none"
 
 

@@ -49,7 +49,7 @@ def test_a_revision_is_checked_out_whole_and_the_users_repository_stays(
 
 
 def test_the_commit_of_a_work_tree_says_when_files_differ(service: GitService) -> None:
-    head = service.commits["more words"]
+    head = service.commits["six"]
     assert source_commit(service.source) == head
     (service.root / "README").write_text("elsewhere in the repository\n")
     assert source_commit(service.source) == head
@@ -65,7 +65,7 @@ def test_a_folder_without_git_has_no_commit(tmp_path: Path) -> None:
 
 
 def test_the_line_of_first_parents_takes_a_merge_as_one(service: GitService) -> None:
-    good = service.commits["more words"]
+    good = service.commits["six"]
     service.git("checkout", "--quiet", "-b", "side")
     side = service.commit("aside")
     service.git("checkout", "--quiet", "main")
@@ -108,8 +108,8 @@ def test_configurations_are_built_from_their_revisions_and_say_so(
     before = service.state()
     out = io.StringIO()
     built = prepare_binaries(matrix, PlainProgress(Console(file=out))).to_plain()
-    assert built["before"]["commit"] == service.commits["hoards"]
-    assert built["after"]["commit"] == built["here"]["commit"] == service.commits["more words"]
+    assert built["before"]["commit"] == service.commits["four"]
+    assert built["after"]["commit"] == built["here"]["commit"] == service.commits["six"]
     digests = {name: build["sha256"] for name, build in built.items()}
     assert digests["before"] != digests["after"]
     # The same source builds to the same program, wherever it lies.
@@ -146,6 +146,6 @@ def test_gits_own_variables_do_not_lead_elsewhere(
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "else")], check=True)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "else" / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "else" / "index"))
-    assert source_commit(service.source) == service.commits["more words"]
+    assert source_commit(service.source) == service.commits["six"]
     assert required_repository(service.source).source(service.commits["first"]).is_dir()
     assert not (tmp_path / "else" / "index").exists()
