@@ -71,8 +71,9 @@ class Sandbox:
     def memory_bytes(self) -> int:
         """The most that queries take before they spill."""
         asked = "select parse_formatted_bytes(current_setting('memory_limit'))"
-        found = self._connection.execute(asked).fetchone()
-        return int(found[0]) if found else 0
+        # All of it: a result that is left half read keeps the connection.
+        ((found,),) = self._connection.execute(asked).fetchall()
+        return int(found)
 
     def check(self, sql: str, parameters: Mapping[str, Any]) -> None:
         """Raise UserError unless `sql` is one statement that only reads, with these parameters."""
