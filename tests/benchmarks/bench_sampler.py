@@ -1,4 +1,9 @@
-"""What sampling costs: the sampler's own CPU time, as a share of one processor core."""
+"""What sampling costs: the sampler's own CPU time, as a share of one processor core.
+
+Beside it stands what it is made of: waking up, and looking at the kernel's files. The rest is
+making rows and handing them over. A machine that does other work makes all of it dearer, for each
+look begins with caches that hold something else: compare figures of one run.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from results.clock import ClockMap
 from results.schema import MEMORY
 from tests.benchmarks.figures import Figure
 from workers.limits import Limiter, open_limiter
+from workers.sampling.linux import ProcessSampler
 from workers.sampling.loop import SampleLoop
 from workers.spec import LimitsSpec
 from workers.spool import Spool
@@ -35,14 +41,13 @@ sys.stdin.read()
 
 def figures() -> Iterator[Figure]:
     """The sampler at its usual rate and at its highest, every column, into a real spool."""
-    for rate_hz in (10, 100):
-        # On a virtual machine waking alone costs much: this part no sampler can save.
-        yield Figure.told(
-            AREA, f"a thread that only wakes at {rate_hz} Hz", _idle(rate_hz), "% core"
-        )
-    with _service() as (pid, limiter):
+    with _service() as (pid, limiter), closing(ProcessSampler(pid, limiter)) as sampler:
         _share(pid, limiter, 100, length_s=1.0)  # what is paid once in a node's life
         for rate_hz, most in ((10, 0.1), (100, 1.0)):
+            # On a virtual machine waking alone costs much: this part no sampler can save.
+            for what, work in (("only wakes", lambda: None), ("wakes and looks", sampler.look)):
+                name = f"a thread that {what} at {rate_hz} Hz"
+                yield Figure.told(AREA, name, _share_of(work, rate_hz), "% core")
             share = _share(pid, limiter, rate_hz)
             yield Figure.at_most(
                 AREA, f"sampler at {rate_hz} Hz, 1 GiB, {limiter.mechanism}", share, "% core", most
@@ -91,8 +96,10 @@ def _share(pid: int, limiter: Limiter, rate_hz: int, length_s: float = LENGTH_S)
     return 100 * loop.cpu_ns / 1e9 / took_s
 
 
-def _idle(rate_hz: int) -> float:
+def _share_of(work: Callable[[], object], rate_hz: int) -> float:
+    """Percent of one core of a thread that does one thing at a rate."""
     began_s, began_ns = time.monotonic(), time.thread_time_ns()
     for _ in range(int(LENGTH_S / 2 * rate_hz)):
         time.sleep(1 / rate_hz)
+        work()
     return 100 * (time.thread_time_ns() - began_ns) / 1e9 / (time.monotonic() - began_s)
