@@ -23,6 +23,7 @@ import pyarrow as pa
 from results.archive import Archive
 from results.archives import Checked, find_archives, read_archives
 from results.fragments import Trials
+from results.quick import QUICK, Counted
 from results.record import TrialRecord, group_of
 from results.sandbox import MEMORY, QUERY_TIMEOUT_S, Sandbox, clean_errors
 
@@ -50,6 +51,7 @@ VIEWS: Final = (
     "trial_metrics",
     "cells",
     "latency_by_second",
+    "latency_tenths",
     "memory_by_phase",
 )
 """The views with a file of their own, beside `COMPARED`; a view uses only those before it."""
@@ -62,9 +64,6 @@ PROFILED: Final = ("profiles", "profile_diff", "profile_stacks")
 
 TESTED: Final = ("trends", "leaks")
 """The views of what was tested when a trial was sealed; older trials are tested when asked."""
-
-ANSWERED: Final = ("answers", "trial_metrics", "cells")
-"""The views that ask every request: `results.percentiles` counts them faster than their SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,7 @@ class Database:
         self._compared = False
         self._profiled = False
         self._tested = False
-        self._tables = trials.tables
-        self._answers: dict[str, pa.Table] = {}
+        self._counted = Counted(trials)
         self._measured: dict[str, list[Measurement]] = {}
         self.limits = limits or Limits()
         self._sandbox = Sandbox(self.limits.memory)
@@ -154,7 +152,7 @@ class Database:
         self._compare_if_asked(asked)
         self._profile_if_asked(asked)
         self._test_if_asked(asked)
-        self._answer_if_asked(asked)
+        self._count_if_asked(asked)
         limit_s = self.limits.timeout_s if timeout_s is None else timeout_s
         with self._sandbox.answer(sql, parameters or {}, limit_s) as reader:
             yield reader
@@ -168,7 +166,7 @@ class Database:
     def _measure(self, run_id: str) -> list[Measurement]:
         from results.compare import Measurement
 
-        self._answer([run_id])
+        self._count("answers", [run_id])
         asked = "from trial_metrics where run_id = $run_id"
         with self._sandbox.answer(asked, {"run_id": run_id}, self.limits.timeout_s) as reader:
             table = reader.read_all()
@@ -226,40 +224,27 @@ class Database:
         self._tested = True
         self._sandbox.register(self.tested_trials())
 
-    def _answer_if_asked(self, sql: str) -> None:
-        """The requests of all runs are counted for a query that names a view of `ANSWERED`.
+    def _count_if_asked(self, sql: str) -> None:
+        """What needs every request is counted for a query of all runs that names such a view.
 
         One that names some of the runs is left to the views' own SQL, which reads only these.
         """
-        if not _names_one(sql, ANSWERED):
-            return
         named = [run.run_id for run in self.runs if run.run_id in sql]
-        if named and len(named) < len(self.runs):
-            self._sandbox.execute(_replacing(view_text("answers")))
-        else:
-            self._answer([run.run_id for run in self.runs])
+        every = not named or len(named) == len(self.runs)
+        for view, asked_by in QUICK.items():
+            if _names_one(sql, asked_by):
+                self._count(view, [run.run_id for run in self.runs] if every else None)
 
-    def _answer(self, run_ids: Sequence[str]) -> None:
-        """Have the view `answers` show these runs, and no others, without its SQL."""
-        from results.counted import counted_trials
-        from results.percentiles import ANSWERS, answers_table, request_files
-
-        counted, files = counted_trials(self.records), request_files(self._tables)
+    def _count(self, view: str, run_ids: Sequence[str] | None) -> None:
+        """Have a view of `QUICK` show what was counted of these runs; None: what its SQL finds."""
         with clean_errors():
-            for run_id in run_ids:
-                if run_id not in self._answers:
-                    self._answers[run_id] = answers_table(
-                        [
-                            (record, files.get(key, ()))
-                            for record in self.records
-                            if (key := (record.run_id, record.trial_id)) in counted
-                            and record.run_id == run_id
-                        ]
-                    )
-        tables = [self._answers[run_id] for run_id in run_ids]
-        rows = pa.concat_tables([ANSWERS.empty_table(), *tables])
-        self._sandbox.register({"raw_answers": rows})
-        self._sandbox.execute("create or replace view answers as from raw_answers")
+            rows = self._counted.rows(view, run_ids) if run_ids else None
+        if rows is None:
+            text = view_text(view).replace("create view", "create or replace view")
+            self._sandbox.execute(text)
+        else:
+            self._sandbox.register({f"raw_{view}": rows})
+            self._sandbox.execute(f"create or replace view {view} as from raw_{view}")
 
     def tested_trials(self) -> dict[str, pa.Table]:
         """The tables behind the views of `TESTED`, with trials that were sealed untested."""
@@ -335,10 +320,6 @@ def open_archives(
 def view_text(name: str) -> str:
     """The SQL of a view, with its comments."""
     return (resources.files("results") / "views" / f"{name}.sql").read_text(encoding="utf-8")
-
-
-def _replacing(view: str) -> str:
-    return view.replace("create view", "create or replace view")
 
 
 def _names_one(sql: str, views: Sequence[str]) -> bool:

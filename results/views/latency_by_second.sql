@@ -12,15 +12,22 @@
 -- latency_p99_ns | ns | 99th percentile; of less than 100 requests it is close to the maximum
 -- latency_max_ns | ns | maximum
 create view latency_by_second as
+with grouped as (
+  select
+    r.run_id, r.trial_id, r.configuration, r.workload, r.block, r.valid,
+    (coalesce(r.intended_ns, r.start_ns) - r.measure_start_ns) // 1000000000 as second,
+    count(*) as requests,
+    count(*) filter (r.error is not null) as failed,
+    quantile_cont(r.latency_ns, [0.5, 0.99]) as latency_ns,
+    max(r.latency_ns) as latency_max_ns
+  from requests r
+  where r.phase = 'measure'
+  group by all
+)
 select
-  r.run_id, r.trial_id, r.configuration, r.workload, r.block, r.valid,
-  (coalesce(r.intended_ns, r.start_ns) - r.measure_start_ns) // 1000000000 as second,
-  count(*) as requests,
-  count(*) filter (r.error is not null) as failed,
-  quantile_cont(r.latency_ns, 0.5) as latency_p50_ns,
-  quantile_cont(r.latency_ns, 0.99) as latency_p99_ns,
-  max(r.latency_ns) as latency_max_ns
-from requests r
-where r.phase = 'measure'
-group by all
-order by r.run_id, r.trial_id, second;
+  run_id, trial_id, configuration, workload, block, valid, second, requests, failed,
+  latency_ns[1] as latency_p50_ns,
+  latency_ns[2] as latency_p99_ns,
+  latency_max_ns
+from grouped
+order by run_id, trial_id, second;

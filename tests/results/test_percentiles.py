@@ -14,11 +14,14 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 from archives import RUN_ID, write_archive, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from results.archives import find_archives, read_archives
+from results.bysecond import SECONDS, TENTHS
 from results.database import Database, open_database, view_text
 from results.files import SUMS, write_sums
 from results.percentiles import ANSWERS, SHARES, quantiles
@@ -26,30 +29,37 @@ from results.record import PhaseSpan, TrialRecord
 from results.schema import SCHEMA_VERSION
 
 KEPT = Path(__file__).resolve().parents[1] / "archives"
-PLAIN = view_text("answers").partition("create view answers as")[2]
-"""What the view says, as a query of its own: it names no view that is answered otherwise."""
-
+VIEWS = {"answers": ANSWERS, "latency_by_second": SECONDS, "latency_tenths": TENTHS}
 values = st.one_of(st.integers(0, 2_000), st.integers(-5, 2**45))
 
 
-def plain(database: Database) -> list[dict[str, Any]]:
-    table = database.query(PLAIN).cast(ANSWERS)
-    return table.sort_by([("run_id", "ascending"), ("trial_id", "ascending")]).to_pylist()
+def plain(database: Database, view: str) -> list[dict[str, Any]]:
+    """What the view's SQL says, as a query of its own: it names no view that is counted."""
+    sql = view_text(view).partition(f"create view {view} as")[2]
+    return rows_of(database.query(sql), view)
 
 
-def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> bool:
-    """Whether two tables of answers agree, percentiles to the last bit but one."""
-
-    def rounded(row: dict[str, Any]) -> dict[str, Any]:
-        lists = ("latency", "service")
-        return row | {n: row[n] and pytest.approx(row[n], rel=3e-16, abs=0) for n in lists}
-
-    return found == [rounded(row) for row in wanted]
+def quick(database: Database, view: str) -> list[dict[str, Any]]:
+    """The view as anybody asks it."""
+    return rows_of(database.query(f"from {view}"), view)
 
 
-def quick(database: Database) -> list[dict[str, Any]]:
-    table = database.query("from answers").cast(ANSWERS)
-    return table.sort_by([("run_id", "ascending"), ("trial_id", "ascending")]).to_pylist()
+def rows_of(table: pa.Table, view: str) -> list[dict[str, Any]]:
+    assert table.schema.names == VIEWS[view].names
+    found: list[dict[str, Any]] = table.cast(VIEWS[view]).to_pylist()
+    in_order = VIEWS[view] is not ANSWERS
+    return found if in_order else sorted(found, key=lambda r: (r["run_id"], r["trial_id"]))
+
+
+def assert_same(database: Database) -> None:
+    """Both ways agree: in everything, but percentiles to the last bit but one."""
+    for view in VIEWS:
+        assert quick(database, view) == [nearly(row) for row in plain(database, view)], view
+
+
+def nearly(row: dict[str, Any]) -> dict[str, Any]:
+    times = {n: v for n, v in row.items() if n.endswith("_ns") and v}
+    return row | {n: pytest.approx(v, rel=3e-16, abs=0) for n, v in times.items()}
 
 
 @given(st.lists(values, min_size=1, max_size=60))
@@ -67,9 +77,8 @@ def test_percentiles_are_duckdbs(numbers: list[int]) -> None:
 def test_kept_archives_of_every_format_have_the_same_answers(version: int, tmp_path: Path) -> None:
     shutil.copytree(KEPT / f"v{version}", tmp_path / "archive")
     with open_database(tmp_path / "archive") as database:
-        found = quick(database)
-        assert same(found, plain(database))
-        assert found
+        assert_same(database)
+        assert all(quick(database, view) for view in VIEWS)
 
 
 def test_requests_of_load_nodes_on_clocks_of_their_own_have_the_same_answers(
@@ -78,9 +87,8 @@ def test_requests_of_load_nodes_on_clocks_of_their_own_have_the_same_answers(
     shown = {"default": {"load_nodes": 2, "failed": 7}, "other": {"load_clock_ahead_ns": 10**9}}
     write_archive(tmp_path, configurations=shown, blocks=2, repeated=["b01-1-default-steady"])
     with open_database(tmp_path) as database:
-        found = quick(database)
-        assert same(found, plain(database))
-        assert [row["failed"] for row in found] == [7, 0, 7, 0]
+        assert_same(database)
+        assert [row["failed"] for row in quick(database, "answers")] == [7, 0, 7, 0]
 
 
 def drawn_requests(seed: int, measure: PhaseSpan) -> Iterator[dict[str, Any]]:
@@ -114,7 +122,15 @@ def test_requests_at_every_bound_have_the_same_answers(seed: int, tmp_path: Path
         (folder / "trial.json").write_text(record.to_json())
         write_sums(folder, (path.name for path in folder.iterdir() if path.name != SUMS))
     with open_database(tmp_path) as database:
-        assert same(quick(database), plain(database))
+        assert_same(database)
+
+
+def test_a_latency_of_half_an_hour_is_left_to_sql(tmp_path: Path) -> None:
+    hour = {"default": {"latency_ns": 1_800 * 10**9}}
+    write_archive(tmp_path, configurations=hour, blocks=1)
+    with open_database(tmp_path) as database:
+        assert_same(database)
+        assert quick(database, "latency_by_second")[-1]["latency_max_ns"] > 1_800 * 10**9
 
 
 def test_the_metrics_of_trials_are_the_same_from_either(tmp_path: Path) -> None:
@@ -139,6 +155,18 @@ def test_a_query_of_all_runs_after_one_of_some_sees_them_all(tmp_path: Path) -> 
         assert database.query(query).to_pylist() == [{"runs": 2}]
 
 
+def test_requests_of_several_archives_are_counted(tmp_path: Path) -> None:
+    write_archive(tmp_path / "one")
+    write_archive(tmp_path / "two", run_id="20260922-000000-abcd")
+    archives = find_archives([tmp_path / "one", tmp_path / "two"])
+    with Database(read_archives(archives)) as database:
+        assert_same(database)
+        asked = database.query(
+            "select run_id, sum(requests) as n from answers group by 1 order by 1"
+        )
+    assert [row["n"] for row in asked.to_pylist()] == [6 * 1_001] * 2
+
+
 def test_a_trial_without_requests_has_no_answers(tmp_path: Path) -> None:
     write_archive(tmp_path, configurations={"default": {}}, blocks=1)
     (folder,) = (tmp_path / RUN_ID / "trials").iterdir()
@@ -148,7 +176,8 @@ def test_a_trial_without_requests_has_no_answers(tmp_path: Path) -> None:
     (folder / "trial.json").write_text(record.to_json())
     write_sums(folder, (path.name for path in folder.iterdir() if path.name != SUMS))
     with open_database(tmp_path) as database:
-        assert quick(database) == plain(database) == []
+        assert_same(database)
+        assert not any(quick(database, view) for view in VIEWS)
         metrics = {
             row["metric"]: row["value"] for row in database.query("from trial_metrics").to_pylist()
         }
