@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from orchestrator import axes, values
+from orchestrator import axes
 from orchestrator.arrivals import planned_arrivals
 from orchestrator.meaning import meaning_errors
 from orchestrator.model import (
@@ -23,46 +21,25 @@ from orchestrator.model import (
     Service,
     Workload,
     WrittenDefaults,
-    known_keys,
 )
+from orchestrator.policy import Policy, load_policy, policy_of
+from orchestrator.sentences import FoundAt, joined, validation_errors
 from orchestrator.source import MatrixError, Path_, Source, read_source
 from workers.spec import ArrivalsSpec
 from workloads.shipped import scenario_path
 
 __all__ = ["Matrix", "MatrixError", "load_matrix", "matrix_json_schema"]
 
-ERRORS_MAX = 20
 THIS_MACHINE = ""
 """The group of nodes of a matrix without `nodes:`."""
-
-_RULES = {
-    "missing": "is missing",
-    "dict_type": "must be a mapping of keys",
-    "model_type": "must be a mapping of keys",
-    "model_attributes_type": "must be a mapping of keys",
-    "list_type": "must be a list",
-    "string_type": "must be text",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "too_short": "must not be empty",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be {ge} or more",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be {le} or less",
-}
-FoundAt = tuple[Path_, str, bool]
-"""Where, what is wrong, and whether it is the key rather than its value."""
-
-_NAME_RULE = (
-    "use a-z, 0-9, dots, dashes and underscores, 42 of them at most, a letter or digit at both ends"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """A matrix that was checked. Paths in it are absolute.
 
-    `arrivals` are those of each workload in an open loop, worked out for its measure.
+    `arrivals` are those of each workload in an open loop, worked out for its measure; `policy` is
+    the matrix's own together with that of its policy file.
     """
 
     source: Source
@@ -71,6 +48,7 @@ class Matrix:
     trials: int
     seed: int
     arrivals: dict[str, ArrivalsSpec] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
 
     def with_overrides(self, *, trials: int | None, seed: int | None) -> Matrix:
         """The same matrix with another number of blocks or another seed."""
@@ -196,14 +174,25 @@ def load_matrix(path: Path, *, relative_to: Path | None = None) -> Matrix:
     except axes.AxesError as error:
         raise source.error(source.place(error.path), str(error)) from error
     except ValidationError as error:
-        found = _validation_errors(error)
-        raise _joined(source, [*found, *_errors_beside(source, folder, found)]) from error
+        found = validation_errors(error)
+        raise joined(source, [*found, *_errors_beside(source, folder, found)]) from error
     matrix = Matrix(source, document, folder, document.trials, document.seed)
     arrivals, wrong = planned_arrivals(matrix)
     errors = [*meaning_errors(matrix), *wrong]
     if errors:
-        raise _joined(source, [(path, text, False) for path, text in errors])
-    return replace(matrix, arrivals=arrivals)
+        raise joined(source, [(path, text, False) for path, text in errors])
+    return replace(matrix, arrivals=arrivals, policy=_policy(matrix))
+
+
+def _policy(matrix: Matrix) -> Policy:
+    document = matrix.document
+    own = policy_of(document.objectives, document.waivers)
+    if document.policy is None:
+        return own
+    path = matrix.path(document.policy)
+    if not path.is_file():
+        raise matrix.error(("policy",), f"there is no policy file {path}")
+    return own + load_policy(path)
 
 
 def _errors_beside(source: Source, folder: Path, found: list[FoundAt]) -> list[FoundAt]:
@@ -237,60 +226,3 @@ def _without(data: Any, wrong: set[Path_], at: Path_ = ()) -> Any:
 def matrix_json_schema() -> dict[str, Any]:
     """The JSON Schema of a matrix, its defaults as one would write them."""
     return MatrixDocument.model_json_schema(schema_generator=WrittenDefaults)
-
-
-def _joined(source: Source, found: list[FoundAt]) -> MatrixError:
-    """All errors in the order of the file."""
-    placed = [
-        (source.key_place(path) if at_key else source.place(path), text)
-        for path, text, at_key in found
-    ]
-    lines = [
-        source.line(place, text)
-        for place, text in sorted(placed, key=lambda p: (p[0].line, p[0].column))
-    ]
-    lines = list(dict.fromkeys(lines))
-    if len(lines) > ERRORS_MAX:
-        lines = [*lines[:ERRORS_MAX], f"… and {len(lines) - ERRORS_MAX} more"]
-    return MatrixError("\n".join(lines))
-
-
-def _validation_errors(error: ValidationError) -> list[FoundAt]:
-    found: list[FoundAt] = []
-    for detail in error.errors(include_url=False):
-        path: Path_ = tuple(part for part in detail["loc"] if part != "[key]")
-        if detail["type"] == "extra_forbidden":
-            found.append((path, _unknown_key(path), True))
-        else:
-            found.append((path, _sentence(detail), "[key]" in detail["loc"]))
-    return found
-
-
-def _unknown_key(path: Path_) -> str:
-    key, known = str(path[-1]), known_keys(path[:-1])
-    near = difflib.get_close_matches(key, known, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return f"unknown key {key!r}; {hint}"
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    """Pydantic's finding in our words."""
-    kind, name = detail["type"], _name_of(detail["loc"])
-    given = values.shortened(detail.get("input"))
-    if kind == "value_error":
-        return str(detail["ctx"]["error"])
-    if kind == "string_pattern_mismatch":
-        return f"{given} can't be a name: {_NAME_RULE}"
-    if kind == "literal_error":
-        return f"{name} must be {detail['ctx']['expected']}; {given} is there"
-    rule = _RULES.get(kind, detail["msg"].lower()).format(**detail.get("ctx", {}))
-    return f"{name} {rule}" + (f"; {given} is there" if kind != "missing" else "")
-
-
-def _name_of(location: tuple[int | str, ...]) -> str:
-    """`'trials'`, or `item 3 of 'arguments'`."""
-    if not location:
-        return "the file"
-    if isinstance(location[-1], int):
-        return f"item {location[-1] + 1} of {_name_of(location[:-1])}"
-    return repr(location[-1])

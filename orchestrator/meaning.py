@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import values
-from orchestrator.model import Build, Configuration
+from orchestrator.model import Build, Configuration, ObjectiveItem, WaiverItem
 from orchestrator.revisions import required_repository
 from orchestrator.source import Path_
 from results.errors import UserError
+from results.signoff.language import parse_objective
 from workloads.shipped import shipped_scenarios
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def meaning_errors(matrix: Matrix) -> Found:
     for name in matrix.document.nodes:
         yield from _node_group_errors(matrix, name)
     yield from _profile_errors(matrix)
+    yield from _objective_errors(matrix)
     yield from _ambiguous_names(matrix)
 
 
@@ -216,6 +218,56 @@ def _scenario_errors(matrix: Matrix, workload: str) -> Found:
     if os.sep in text or text.endswith(".py"):
         hint = f"looked for {matrix.path(text)}"
     yield ("workloads", workload, "scenario"), f"there is no scenario {text!r}; {hint}"
+
+
+def _objective_errors(matrix: Matrix) -> Found:
+    """Objectives about nothing in this matrix, and those that can't all hold."""
+    items = matrix.document.objectives
+    for number, item in enumerate(items):
+        at: Path_ = ("objectives", number)
+        yield from _names(matrix, item, at)
+        if parse_objective(item.require).kind == "change" and len(matrix.configurations) == 1:
+            yield at, "there is no other configuration to compare the baseline with"
+        if item in items[:number]:
+            yield at, f"the objective {item.require!r} is there twice"
+    yield from _contradictions(matrix)
+    known = {item.require for item in items}
+    for number, waiver in enumerate(matrix.document.waivers):
+        at = ("waivers", number)
+        yield from _names(matrix, waiver, at)
+        if waiver.objective not in known and matrix.document.policy is None:
+            near = difflib.get_close_matches(waiver.objective, known, 1, 0.3)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield (*at, "objective"), f"there is no objective {waiver.objective!r}{hint}"
+
+
+def _names(matrix: Matrix, item: ObjectiveItem | WaiverItem, at: Path_) -> Found:
+    asked: dict[str, tuple[list[str], list[str]]] = {
+        "configurations": (item.configurations, list(matrix.configurations))
+    }
+    if isinstance(item, ObjectiveItem):
+        asked["workloads"] = (item.workloads, list(matrix.workloads))
+    for key, (names, known) in asked.items():
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1, 0.4)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                yield (*at, key), f"there is no {key[:-1]} {name!r}; {hint}"
+
+
+def _contradictions(matrix: Matrix) -> Found:
+    """A limit from above that lies under one from below, of the same figure."""
+    parsed = [parse_objective(item.require) for item in matrix.document.objectives]
+    for number, one in enumerate(parsed):
+        for other in parsed[:number]:
+            same = one.kind == other.kind == "limit" and one.metric == other.metric
+            if same and one.at_most != other.at_most:
+                most, least = (one, other) if one.at_most else (other, one)
+                if most.bound < least.bound:
+                    yield (
+                        ("objectives", number),
+                        f"{one.text!r} and {other.text!r} can't both hold",
+                    )
 
 
 def _ambiguous_names(matrix: Matrix) -> Found:

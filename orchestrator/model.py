@@ -6,6 +6,7 @@ units: nanoseconds, bytes, requests per second.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import typing
 from collections.abc import Callable, Sequence
@@ -454,6 +455,73 @@ class Comparison(Section):
     )
 
 
+def _objective_text(value: Any) -> str:
+    from results.signoff.language import parse_objective
+
+    return parse_objective(value).text
+
+
+def _objective_alone(value: Any) -> Any:
+    """`peak_rss <= 1GiB` is short for `{require: "peak_rss <= 1GiB"}`."""
+    return value if isinstance(value, dict) else {"require": value}
+
+
+class ObjectiveItem(Section):
+    """One thing that a release must hold; its text alone is short for `{require: TEXT}`."""
+
+    require: Annotated[str, BeforeValidator(_objective_text)] = Field(
+        description="such as `peak_rss <= 1.3GiB`, `p99 <= 40ms`, `peak_rss better by >= 30%`, "
+        "`p99 not worse by > 5%` or `no_leak over 24h`"
+    )
+    severity: Literal["block", "warn"] = Field(
+        "block", description="whether it stands in the way of a release, or is only told"
+    )
+    configurations: list[Name] = Field(
+        [], description="for which ones; left out: all but the baseline"
+    )
+    workloads: list[Name] = Field([], description="under which ones; left out: all")
+
+
+def _day(value: Any) -> str:
+    try:
+        return datetime.date.fromisoformat(str(value)).isoformat()
+    except ValueError:
+        text = values.shortened(value)
+        raise ValueError(f"{text} is not a day; write for example 2027-01-31") from None
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("a waiver says who answers for it and why")
+    return value
+
+
+class WaiverItem(Section):
+    """Somebody answers for an objective that does not hold, until a day."""
+
+    objective: Annotated[str, BeforeValidator(_objective_text)] = Field(
+        description="the objective, as it is written there"
+    )
+    owner: Annotated[str, BeforeValidator(_words)] = Field(description="who answers for it")
+    reason: Annotated[str, BeforeValidator(_words)] = Field(description="why it may be shipped")
+    expires: Annotated[str, BeforeValidator(_day), WithJsonSchema({"type": "string"})] = Field(
+        description="the last day on which it holds, such as 2027-01-31 (UTC)"
+    )
+    configurations: list[Name] = Field([], description="for which ones; left out: all")
+
+
+Objectives = list[
+    Annotated[ObjectiveItem, BeforeValidator(_objective_alone, json_schema_input_type=str)]
+]
+
+
+class PolicyDocument(Section):
+    """A policy file: what several services must hold."""
+
+    objectives: Objectives = Field([], description="what a release must hold")
+    waivers: list[WaiverItem] = Field([], description="of objectives that do not hold yet")
+
+
 class MatrixDocument(Section):
     """The whole file."""
 
@@ -484,11 +552,16 @@ class MatrixDocument(Section):
     gc_trace: bool = Field(True, description="let the Go runtime report every collection")
     profiles: Profiles | None = Field(None, description="of a Go service, once in each trial")
     comparison: Comparison = Field(default_factory=Comparison, description="what decides and how")
+    objectives: Objectives = Field([], description="what a release must hold, for `bench signoff`")
+    waivers: list[WaiverItem] = Field([], description="of objectives that do not hold yet")
+    policy: str | None = Field(
+        None, description="file with objectives and waivers of several services, beside those here"
+    )
 
 
-def known_keys(path: Sequence[str | int]) -> list[str]:
-    """The keys that the section at a path may have."""
-    section: type[BaseModel] = MatrixDocument
+def known_keys(path: Sequence[str | int], document: type[BaseModel] = MatrixDocument) -> list[str]:
+    """The keys that the section at a path of a document may have."""
+    section = document
     parts = iter(path)
     for part in parts:
         field = section.model_fields.get(str(part))

@@ -167,6 +167,7 @@ def run_document(run_id: str, matrix_path: Path, matrix: Matrix, plan: Plan) -> 
         "blocks": matrix.trials,
         "service": matrix.service.name,
         "comparison": matrix.comparison.to_plain(),
+        **matrix.policy.to_plain(),
         "planned": [trial.to_plain() for trial in plan.trials],
         "trial_estimate_ns": plan.trial_estimate_ns,
         "builds": {},

@@ -53,6 +53,40 @@ BAD = {
     "unknown key deep inside": Bad(changed("ldflags:", "ldflgas:"), "11:13", "mean 'ldflags'?"),
     "unknown key in a workload": Bad(changed("measure:", "mesure:"), "18:5", "mean 'measure'?"),
     "a key like no other": Bad(also("colour: red"), "22:1", "known: service, configurations"),
+    "unknown metric": Bad(
+        also("objectives: [peak_rs <= 1GiB]"), "22:14", "did you mean 'peak_rss'?"
+    ),
+    "limit without a unit": Bad(also("objectives: [p99 <= 40]"), "22:14", "has no unit"),
+    "objective's unknown key": Bad(
+        also('objectives: [{require: "p99 <= 40ms", sevrity: warn}]'), "22:39", "mean 'severity'?"
+    ),
+    "objectives that exclude each other": Bad(
+        also("objectives: [gc_cycles >= 5, gc_cycles <= 3]"), "22:30", "can't both hold"
+    ),
+    "objective twice": Bad(
+        also("objectives: [p99 <= 40ms, p99 <= 40ms]"), "22:27", "is there twice"
+    ),
+    "objective for nobody": Bad(
+        also('objectives: [{require: "p99 <= 40ms", configurations: [optimisd]}]'),
+        "22:55",
+        "did you mean 'optimised'?",
+    ),
+    "waiver without a day": Bad(
+        also('waivers: [{objective: "p99 <= 40ms", owner: Jane, reason: soon}]'),
+        "22:11",
+        "'expires' is missing",
+    ),
+    "waiver of nothing": Bad(
+        also('waivers: [{objective: p99 <= 40ms, owner: J, reason: x, expires: "2027-01-31"}]'),
+        "22:23",
+        "there is no objective 'p99 <= 40ms'",
+    ),
+    "waiver by nobody": Bad(
+        also('waivers: [{objective: p99 <= 40ms, owner: "", reason: x, expires: "2027-01-31"}]'),
+        "22:43",
+        "who answers for it",
+    ),
+    "no policy file": Bad(also("policy: nowhere.yaml"), "22:9", "there is no policy file"),
     "no baseline": Bad(changed("baseline: true, ", ""), "7:3", "write `baseline: true` in one"),
     "two baselines": Bad(
         changed("optimised:\n", "optimised:\n    baseline: true\n"), "9:15", "a second baseline"
