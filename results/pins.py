@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from results.archive import Archive, RunEntry
 from results.errors import EnvironmentLacks, RunIncomplete, UserError
@@ -21,6 +23,7 @@ from results.files import write_whole
 from results.intact import digest_of_run
 
 FILE: Final = "baselines.json"
+_PATIENCE_S: Final = 60.0
 _NAME: Final = re.compile(r"\w[\w.+-]{0,63}")
 
 
@@ -111,13 +114,20 @@ def changed_since(run: RunEntry, pin: Pin) -> str:
     return "" if same else "it has changed since"
 
 
-def _locked(archive: Archive) -> FileLock:
+@contextmanager
+def _locked(archive: Archive) -> Iterator[None]:
+    """Only one process at a time changes the names."""
+    lock = FileLock(archive.path / f".{FILE}.lock", timeout=_PATIENCE_S)
     try:
-        lock = FileLock(archive.path / f".{FILE}.lock")
-        lock.acquire(timeout=60)
+        lock.acquire()
+    except Timeout as error:
+        raise EnvironmentLacks(f"{lock.lock_file} is held by another process") from error
     except OSError as error:
         raise EnvironmentLacks(f"{archive.path} can't be written to: {error.strerror}") from error
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write(archive: Archive, pins: dict[str, Pin]) -> None:

@@ -92,3 +92,20 @@ def test_a_file_that_is_none_is_told(archive: Archive, text: str) -> None:
     (archive.path / FILE).write_text(text)
     with pytest.raises(UserError, match="not a list of baselines"):
         pins_of(archive)
+
+
+def test_two_who_name_at_once_lose_no_name(archive: Archive) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    run = archive.run(RUN_ID)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: pin(archive, f"name-{number}", run), range(12)))
+    assert len(pins_of(archive)) == 12
+
+
+def test_an_archive_that_can_not_be_written_to_is_told(archive: Archive) -> None:
+    from results.errors import EnvironmentLacks
+
+    (archive.path / f".{FILE}.lock").mkdir()
+    with pytest.raises(EnvironmentLacks, match="can't be written to"):
+        pin(archive, "release", archive.run(RUN_ID))
