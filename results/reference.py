@@ -15,28 +15,85 @@ from results.metrics import METRICS
 from results.schema import TABLES
 
 _INTRODUCTION = """\
-# The archive in SQL
+# Archives in SQL
 
 <!-- made by `make docs` from results/schema.py and results/views/*.sql; do not edit -->
 
-`bench sql "select …"` asks the archive in the SQL of
-[DuckDB](https://duckdb.org/docs/stable/sql/introduction). Every request and every
-sample is a row. A query can read the archive and nothing else: no files, no network, no settings,
-and it ends after `--timeout` seconds.
+`bench sql "select …"` asks archives in the SQL of
+[DuckDB](https://duckdb.org/docs/stable/sql/introduction). Every request and every sample is a row.
+Of the tables of rows, only the files of the trials and the columns that a query names are read.
 
 ```sh
 bench sql "select configuration, count(*), quantile_cont(latency_ns, 0.99) from requests group by 1"
 bench sql "select configuration, metric, median, mad from cells where metric like '%rss'"
+bench sql 'from requests where run_id = $run and latency_ns > $ns' -p run=RUN -p ns=5e6
 bench sql -f my.sql --format csv > my.csv
+bench sql --archive 'nightly/*' --archive release "from ablation where is_primary"
+bench sql                                # a prompt, with history and completion
 ```
 
 - Times are nanoseconds since the Unix epoch in UTC; `make_timestamp_ns(start_ns)` makes a
   timestamp of one.
 - What an operating system does not offer is null, never 0.
 - `valid` is false where a trial's numbers must not be used; `validity` says why. Only trials that
-  are `counted` (the last valid attempt at each planned trial) are in `trial_metrics`, `cells` and
-  `comparison`.
+  are `counted` (the last valid attempt at each planned trial) are in `trial_metrics`, `cells`,
+  `comparison` and `ablation`.
 - Trials that were cut off before they were sealed are not in the tables; `bench sql` names them.
+- Formats: `table` (the first 500 rows), `csv`, `json`, `markdown`, `parquet`, `arrow` (a file such
+  as the archive's own).
+
+## Several archives
+
+`--archive` may be repeated, and may be a pattern in quotes: of the folders that fit, those that
+hold a run are taken. All runs are in one set of views; `runs.archive` tells where each is. A run
+that lies in two archives is read once when all that is sealed of it has the same digests, and
+`bench sql` says so. When the two differ it is an error, because nothing tells which is right.
+
+## Parameters
+
+`$name` in a query stands for a value, which `--param name=value` gives. A value that is JSON is
+what it says: `400`, `0.5`, `true`, `null`, `[1, 2]`, `"400"` (text). Anything else is text. A
+value never becomes part of the query's text, so quotes in it do no harm. One that is missing, or
+that the query does not ask for, is an error.
+
+## From Python
+
+`results.open` opens the same views within the same bounds: of a folder, a pattern, a list of them,
+or the usual archive. Parameters are keywords. Errors are `results.errors.HeapgateError`, in words
+for a person. Every file of the runs is read once when they are opened, to see that it is what was
+sealed.
+
+```python
+import results
+
+with results.open("nightly/*", timeout_s=60, memory="2GiB") as archives:
+    slow = archives.sql(
+        "select configuration, count(*) as requests from requests"
+        " where phase = 'measure' and latency_ns > $ns group by all order by all",
+        ns=1_500_000,
+    )
+    print(slow)  # a notebook shows it as a table
+
+    table = slow.arrow()  # pyarrow.Table; .df() is pandas, .pl() is Polars, where installed
+    for row in slow:
+        print(row["configuration"], row["requests"])
+
+    with archives.stream("select service_ns from requests") as batches:
+        print(sum(batch.num_rows for batch in batches))  # more than memory holds
+```
+
+## What a query may do
+
+One SELECT (or FROM, WITH, VALUES, DESCRIBE, SUMMARIZE, PIVOT), which sees the views and nothing
+else: no files, no network, no Python variables, no settings. It ends after `--timeout` seconds.
+Beyond `--memory` it spills to a temporary folder, at most half of what is free there; the folder
+goes with the query, and what a killed one left goes with the next.
+
+A function that makes one huge value (`repeat`, a list of a billion numbers) is neither counted nor
+stopped by DuckDB. `bench sql` bounds its own process: half again as much memory and 1 GiB (on
+Linux), and 5 seconds more, then it ends. In Python the process is yours, and that is not done.
+
+The tables of rows come first below, then the views that are made from them.
 """
 
 

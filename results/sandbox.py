@@ -7,6 +7,7 @@ https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 import threading
@@ -122,9 +123,12 @@ class SpillFolder:
 
     def __init__(self) -> None:
         remove_left_spills()
-        self.path = Path(tempfile.mkdtemp(prefix=SPILL_PREFIX))
+        name = f"{SPILL_PREFIX}{secrets.token_hex(8)}"
+        self.path = Path(tempfile.gettempdir()) / name
         self._lock = FileLock(_lock_of(self.path))
+        # Before there is a folder: one without its lock would be taken for a left one.
         self._lock.acquire()
+        self.path.mkdir(mode=0o700)
 
     def remove(self) -> None:
         """Remove it with all that is in it."""
@@ -138,7 +142,7 @@ def remove_left_spills() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{SPILL_PREFIX}*"):
         lock = _lock_of(folder)
         if not lock.exists():
-            continue  # a lock itself, or a folder whose process has not come so far
+            continue  # not of this form: a lock itself, say
         with suppress(Timeout, OSError), FileLock(lock, timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
             lock.unlink(missing_ok=True)
@@ -221,7 +225,9 @@ def clean_errors() -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    text = str(error).strip()
-    with suppress(IndexError):
-        text = text.split("\n\nStack Trace")[0].rstrip()
+    """An error's own words, without advice that can't be taken here: to set this or that."""
+    text, _, advice = str(error).strip().partition("\n\nPossible solutions")
+    text = text.partition("\n\nStack Trace")[0].rstrip()
+    if advice:
+        text += "; ask for less, or give it more memory with --memory"
     return text or type(error).__name__
