@@ -149,7 +149,7 @@ class Archive:
     def read_records(self, run_id: str) -> tuple[list[TrialRecord], dict[str, str]]:
         """The same, and why the other sealed trials have none that can be believed, by trial id."""
         found, lost = [], {}
-        for folder in sorted((self.path / run_id / "trials").iterdir()):
+        for folder in sorted((self.path / run_id / "trials").glob("*")):
             if folder.is_dir() and not folder.name.endswith(PARTIAL):
                 record = _record(folder, run_id)
                 if isinstance(record, str):
@@ -160,7 +160,7 @@ class Archive:
 
     def trial_names(self, run_id: str) -> list[str]:
         """The ids of all trials that have a folder, sealed or not."""
-        folders = (self.path / run_id / "trials").iterdir()
+        folders = (self.path / run_id / "trials").glob("*")
         return sorted(path.name.removesuffix(PARTIAL) for path in folders if path.is_dir())
 
     def partial_trials(self, run_id: str) -> list[Path]:

@@ -46,6 +46,9 @@ def verify_run(run: RunEntry, *, decode: bool = False) -> Iterator[Damage]:
         yield Damage(run.path / "run.json", why)
         return
     trials = run.path / "trials"
+    if not trials.is_dir():
+        yield Damage(trials, "is gone")
+        return
     folders = [f for f in sorted(trials.iterdir()) if f.is_dir() and not f.name.endswith(PARTIAL)]
     with ThreadPoolExecutor(threads()) as pool:
         for found in pool.map(partial(_verify_trial, run, decode=decode), folders):

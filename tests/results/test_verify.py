@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from archives import write_archive
 from hypothesis import given, settings
@@ -95,3 +96,41 @@ def test_rows_that_the_record_does_not_count_are_found_behind_right_digests(
     texts = [d.text for d in damage(restored)]
     assert any("rows, the record counts" in text for text in texts)
     assert any("other columns" in text for text in texts)
+
+
+def test_a_run_without_its_trials_is_damaged_and_no_crash(tmp_path: Path) -> None:
+    root = write_archive(tmp_path, blocks=1)
+    (run,) = Archive(root).runs()
+    (run.path / "trials").rename(tmp_path / "elsewhere")
+    assert [found.text for found in verify_run(run)] == ["is gone"]
+    assert Archive(root).records(run.run_id) == []
+    assert Archive(root).trial_names(run.run_id) == []
+
+
+def test_a_record_of_another_trial_is_not_believed(restored: Path) -> None:
+    first, second, *_ = sorted(restored.glob("*/trials/*"))
+    (second / "trial.json").write_bytes((first / "trial.json").read_bytes())
+    write_sums(second, [p.name for p in second.iterdir() if p.name != SUMS])
+    assert [d.text for d in damage(restored)] == [
+        f"is that of {first.parents[1].name}/{first.name}"
+    ]
+    records, lost = Archive(restored).read_records(first.parents[1].name)
+    assert [record.trial_id for record in records] == [first.name]
+    assert list(lost) == [second.name]
+
+
+def test_values_are_unpacked_when_anybody_may_have_written_the_digests(restored: Path) -> None:
+    (folder, *_) = sorted(restored.glob("*/trials/*"))
+    (run,) = RUNS[restored]
+    assert list(verify_run(run, decode=True)) == []
+    with pa.ipc.open_file(folder / "gc.arrow") as file:
+        table = file.read_all()
+    at = table.schema.get_field_index("kind")
+    words = pa.DictionaryArray.from_arrays(
+        pa.array([7] * table.num_rows, pa.int32()), pa.array(["cycle"]), safe=False
+    )
+    with pa.ipc.new_file(folder / "gc.arrow", table.schema) as writer:
+        writer.write_table(table.set_column(at, table.schema.field(at), words))
+    write_sums(folder, [p.name for p in folder.iterdir() if p.name != SUMS])
+    (found,) = verify_run(run, decode=True)
+    assert "can't be read as a table" in found.text
