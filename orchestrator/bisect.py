@@ -224,6 +224,7 @@ class _Bisection:
 
     def _measure(self, commit: Commit) -> None:
         """One more run of a commit. Raises what ends the whole bisection."""
+        self._stop.check()
         self._matrix_for(commit.sha, len(self._runs(commit.sha)))
         order = Order(
             text_path=str(self._folder / "matrix.yaml"),

@@ -71,7 +71,7 @@ def _wait(process: subprocess.Popen[bytes], stop: Stop) -> None:
     told = False
     while process.poll() is None:
         if stop.is_set() and not told:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
             told = True
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL_S)
@@ -114,7 +114,7 @@ def _stop_with_parent() -> None:
     # Not through sys.stdin: a thread that reads from it when Python ends is fatal.
     while os.read(0, 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":
