@@ -78,7 +78,7 @@ def stop_on_interrupt(
 
 
 def _cancel_alarm() -> None:
-    """Ray's own handler of SIGTERM, which comes first, lets the process abort three seconds later."""
+    """Ray's handler of SIGTERM comes first and lets the process abort three seconds later."""
     if sys.platform != "win32":
         signal.alarm(0)
 
