@@ -49,6 +49,9 @@ REPORTS_KEPT: Final = 8
 TRIALS_SHOWN: Final = 500
 _PIECE_BYTES: Final = 2**18
 _META_POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"<>]*)">')
+_OPTION: Final = re.compile(r"with (--\w+)")
+"""What an error advises is an option of the command; a page has none."""
+
 _STARTED_QUERY: Final = """\
 select run_id, configuration, workload, metric, n, median, mad
 from cells
@@ -203,7 +206,7 @@ class Site:
             try:
                 context["answer"] = await _while_wanted(request, self._jobs.query(query))
             except HeapgateError as error:
-                context["error"], status = str(error), 422
+                context["error"], status = _OPTION.sub(r"with: bench sql \1", str(error)), 422
         views = await asyncio.to_thread(_views)
         running = await asyncio.to_thread(self._running)
         return _page("sql", status, views=views, running=running, seconds=SQL_TIMEOUT_S, **context)

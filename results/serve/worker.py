@@ -23,6 +23,9 @@ from typing import Any, Final
 
 from results.errors import HeapgateError, UserError
 
+SQL_MEMORY: Final = "2GiB"
+"""What a query may hold; more goes to FOLDER."""
+
 PROCESS_MEMORY_BYTES: Final = 4 * 2**30
 """What the whole process may hold, on Linux: one cell of an answer may be as large as one likes."""
 
@@ -99,12 +102,16 @@ JOBS: Final[dict[str, Callable[..., Answer]]] = {
 
 
 def _database(archive: Path) -> Any:
-    from results.database import open_database
+    from results.archive import Archive
+    from results.archives import read_archives
+    from results.database import Database, Limits
 
     _limit("RLIMIT_DATA", PROCESS_MEMORY_BYTES)
     _limit("RLIMIT_FSIZE", FILE_MAX_BYTES)
     # What this server found right needs no second look; nothing of it stays.
-    return open_database(archive, checked=Path.cwd().parent / "checked.json")
+    checked = Path.cwd().parent / "checked.json"
+    trials = read_archives([Archive(archive)], (), lambda _: checked)
+    return Database(trials, Limits(memory=SQL_MEMORY))
 
 
 def _limit(name: str, value: int) -> None:

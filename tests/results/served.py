@@ -72,7 +72,8 @@ class Served:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
             answer = connection.getresponse()
-            return Answer(answer.status, dict(answer.headers.items()), answer.read())
+            named = {name.lower(): value for name, value in answer.headers.items()}
+            return Answer(answer.status, named, answer.read())
         finally:
             connection.close()
 

@@ -66,7 +66,7 @@ def test_a_wrong_token_gives_no_cookie(server: Served, token: str) -> None:
     answer = server.ask(f"/?token={token.encode('latin-1').decode('latin-1')}".replace("é", "%E9"),
                         headers={"Cookie": None})  # fmt: skip
     assert answer.status == 401
-    assert "set-cookie" not in {name.lower() for name in answer.headers}
+    assert "set-cookie" not in answer.headers
 
 
 def test_the_token_becomes_a_cookie_that_no_script_and_no_other_site_has(server: Served) -> None:
@@ -154,7 +154,7 @@ def test_there_is_nothing_to_change(server: Served, method: str) -> None:
 
 @pytest.mark.parametrize("path", [*PATHS, "/?token=wrong", f"/runs/{RUN_ID}/live/part"])
 def test_every_answer_has_its_headers(server: Served, path: str) -> None:
-    headers = {k.lower(): v for k, v in server.ask(path).headers.items()}
+    headers = server.ask(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["cache-control"] == "no-store"
