@@ -11,6 +11,7 @@ A query sees the archive and nothing else (`results/sandbox.py`).
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -56,7 +57,7 @@ VIEWS: Final = (
 )
 """The views with a file of their own, beside `COMPARED`; a view uses only those before it."""
 
-COMPARED: Final = ("comparison", "ratios", "ablation")
+COMPARED: Final = ("comparison", "ratios", "ablation", "objectives")
 """The views that need statistics."""
 
 PROFILED: Final = ("profiles", "profile_diff", "profile_stacks")
@@ -277,8 +278,9 @@ class Database:
         from results.ablation import ablation_rows
         from results.compare import comparison_rows
         from results.comparison import comparison_of
+        from results.signoff.rows import objective_rows
 
-        found: dict[str, list[pa.Table]] = {"raw_comparison": [], "raw_ablation": []}
+        found: dict[str, list[pa.Table]] = defaultdict(list)
         for run in self.runs:
             records = [record for record in self.records if record.run_id == run.run_id]
             measured = self.measurements(run.run_id)
@@ -286,6 +288,7 @@ class Database:
             rows = {
                 "raw_comparison": comparison_rows(compared),
                 "raw_ablation": ablation_rows(compared, records, measured),
+                "raw_objectives": objective_rows(run, compared, records, measured),
             }
             for name, table in rows.items():
                 run_ids = pa.array([run.run_id] * table.num_rows, pa.string())
