@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from orchestrator.commands import asking, keeping, machine, node, running
+from orchestrator.commands import asking, keeping, machine, node, release, running
 from results.errors import EnvironmentLacks, HeapgateError, ReaderGone
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         asking.sql,
         asking.serve,
     ),
+    "Release": (release.signoff,),
     "Keep": (keeping.export, keeping.verify, keeping.gc),
     "Prepare": (
         machine.doctor,
@@ -46,6 +47,7 @@ for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.command("import", rich_help_panel="Keep")(keeping.import_runs)  # a word of Python's own
+app.add_typer(release.keys_app, name="keys", rich_help_panel="Release")
 app.add_typer(keeping.baseline_app, name="baseline", rich_help_panel="Keep")
 app.add_typer(node.node_app, name="node", rich_help_panel="Prepare")
 

@@ -70,17 +70,46 @@ def import_runs(
 
 
 def verify(
-    run_names: RunNames = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]... | RECORD...", help="Runs; or records of sign-offs."),
+    ] = None,
+    binary: Annotated[
+        Path | None, typer.Option(help="The build at hand: the record must be about it.")
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="The only key to believe, instead of bench keys ls.")
+    ] = None,
     archive: ArchivePath = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that an archive is what was measured: every byte, every row count, every column.
 
+    A signed record is checked with all that it rests on: its signature, its waivers, and every
+    figure, made again from the archive.
+
     Example: bench verify latest
     """
     from orchestrator.answers import print_verification
 
-    print_verification(archive_path(archive), run_names or [], console(), as_json=as_json)
+    run_names = names or []
+    records = [Path(name) for name in run_names if name.endswith(".json")]
+    if records or binary or public_key:
+        from orchestrator.releaseanswers import verify_records
+        from results.errors import UserError
+
+        if len(records) != len(run_names) or not records:
+            raise UserError("name runs, or records (….json) with --binary and --public-key")
+        verify_records(
+            archive_path(archive),
+            records,
+            console(),
+            binary=binary,
+            public_key=public_key,
+            as_json=as_json,
+        )
+        return
+    print_verification(archive_path(archive), run_names, console(), as_json=as_json)
 
 
 def gc(

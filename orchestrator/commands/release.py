@@ -1,0 +1,103 @@
+"""What decides on a release: sign-off and its keys."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.commands.options import ArchivePath, AsJson, RunName, archive_path, console
+
+keys_app = typer.Typer(
+    help="Keys to sign a sign-off with, and whose signatures are believed.", no_args_is_help=True
+)
+
+
+class SignOffFormat(StrEnum):
+    """How `bench signoff` prints its decision."""
+
+    table = "table"
+    md = "md"
+    junit = "junit"
+    json = "json"
+    github = "github"
+
+
+def signoff(
+    run_name: RunName = "latest",
+    configuration: Annotated[
+        str | None,
+        typer.Option("--configuration", "-c", help="Which one is to be shipped; else the only."),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Objectives and waivers, instead of the run's own.")
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Private key to sign with; else $HEAPGATE_SIGNING_KEY, else the only."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The record; else in the run's folder.")
+    ] = None,
+    form: Annotated[SignOffFormat, typer.Option("--format", help="How to print.")] = (
+        SignOffFormat.table
+    ),
+    archive: ArchivePath = None,
+) -> None:
+    """Decide whether a configuration holds its objectives, and sign the record of it.
+
+    The exit code is 0 for GO and 1 for NO-GO. CAN'T TELL blocks too, unless somebody answers for
+    it with a waiver.
+
+    Example: bench signoff latest --format md
+    """
+    from orchestrator.releaseanswers import sign_off
+
+    sign_off(
+        archive_path(archive),
+        run_name,
+        console(),
+        configuration=configuration,
+        policy_path=policy,
+        key_path=key,
+        output=output,
+        form=form.value,
+    )
+
+
+@keys_app.command("new")
+def keys_new(name: Annotated[str, typer.Argument(help="Whose key it is.")]) -> None:
+    """Make a key pair. An Ed25519 key of ssh-keygen does as well.
+
+    Example: bench keys new release-manager
+    """
+    from orchestrator.releaseanswers import new_key
+
+    new_key(name, console())
+
+
+@keys_app.command("ls")
+def keys_ls(as_json: AsJson = False) -> None:
+    """List the keys that are trusted here.
+
+    Example: bench keys ls
+    """
+    from orchestrator.releaseanswers import print_keys
+
+    print_keys(console(), as_json=as_json)
+
+
+@keys_app.command("trust")
+def keys_trust(
+    file: Annotated[Path, typer.Argument(help="The .pub file that somebody gave you.")],
+    name: Annotated[str | None, typer.Option(help="Whose it is; else the file's name.")] = None,
+) -> None:
+    """Believe the signatures of somebody's key from now on.
+
+    Example: bench keys trust release-manager.pub
+    """
+    from orchestrator.releaseanswers import trust_key
+
+    trust_key(file, name, console())
