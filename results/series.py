@@ -91,7 +91,8 @@ def _measured_batches(
     """Each batch with these columns of a file, and which of its rows belong to measure."""
     if not path.exists():
         return
-    with pa.memory_map(str(path)) as source:
+    # Not mapped: a long trial's pages would all be resident in the collector.
+    with pa.OSFile(str(path)) as source:
         schema = pa.ipc.open_file(source).schema
         fields = [n for n, name in enumerate(schema.names) if name in ("phase", *names)]
         options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from results.record import PhaseSpan, SeriesTrend, TrialRecord
-from results.series import Series, _sliced, read_series
+from results.series import Series, _measured_batches, _sliced, read_series
 from results.steady import DRIFTS, STEADY, STEPS, TOO_SHORT, examined, findings, judged, settle
 from tests.benchmarks.bench_steady import SimulatedTrial, drift, not_steady, step
 from tests.results.archives import MIB, MIXED, SECOND_NS, write_archive, write_table
@@ -205,3 +205,11 @@ def findings_of(found: SeriesTrend) -> list[str]:
     record = TrialRecord.from_json(next(KEPT[0].glob("*/trials/*/trial.json")).read_text())
     record.steady = [found]
     return [f.text for f in findings(record)]
+
+
+def test_a_trials_files_are_read_and_not_mapped(tmp_path: Path) -> None:
+    """The collector reads them: of a long trial, mapped pages would all be resident in it."""
+    folder, _ = sealed(tmp_path)
+    for batch, _measured in _measured_batches(folder / "requests.arrow", "start_ns"):
+        assert batch.num_rows
+        assert str(folder) not in Path("/proc/self/maps").read_text(encoding="utf-8")
