@@ -181,9 +181,9 @@ def _memory(folder: Path) -> Iterator[Figure]:
         wait_acknowledged(spool)
         sealed = pipe.seal(spool, traffic.record("paced"))
         resident.end()
-    name = f"collector at {traffic.rows / took_s:,.0f} rows/s for {MEMORY_S} s"
+    name = f"collector at {traffic.rows / took_s:,.0f} rows/s for {took_s:.0f} s"
     early = resident.mean_bytes(10, 30)
-    grown = resident.mean_bytes(MEMORY_S - 20, MEMORY_S) / early
+    grown = resident.mean_bytes(took_s - 20, took_s) / early
     missing = traffic.rows - sealed.rows[REQUESTS.name]
     yield Figure.at_most(AREA, f"{name}: RSS", resident.largest_bytes / MIB, "MiB", 300)
     yield Figure.at_most(AREA, f"{name}: RSS of the last 20 s ÷ seconds 10 … 30", grown, "×", 1.1)
