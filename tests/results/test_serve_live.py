@@ -193,6 +193,7 @@ def test_the_page_follows_by_itself_and_says_when_nobody_answers(
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page()
+        tab.set_default_timeout(120_000)
         tab.on("pageerror", lambda error: errors.append(str(error)))
         with serving(archive, tmp_path / "tmp") as served:
             tab.goto(served.url)

@@ -62,6 +62,7 @@ class Visitor:
         self.context = browser.new_context(
             viewport={"width": width, "height": 850}, color_scheme=scheme
         )
+        self.context.set_default_timeout(120_000)
         self.tab = self.context.new_page()
         self.tab.on("console", lambda m: self.complaints.append(f"{m.type}: {m.text}"))
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -73,9 +74,10 @@ class Visitor:
             self.complaints.append(f"request: {request.url}")
 
     def goto(self, path: str) -> Any:
-        self.tab.goto(self.served.base + path)
+        # Not the report's own load: it is waited for below.
+        self.tab.goto(self.served.base + path, wait_until="domcontentloaded")
         if self.tab.locator("iframe").count():
-            self.report.locator("html[data-charts=ready]").wait_for(timeout=120_000)
+            self.report.locator("html[data-charts=ready]").wait_for()
         return self.tab
 
     @property
@@ -193,7 +195,7 @@ def test_nothing_that_a_service_says_is_ever_run(visit: Any, tmp_path: Path) -> 
         sql = f"select '{HOSTILE}' as \"{HOSTILE}\", '{BREAKOUT}', text from validity"
         visitor.tab.fill("#query", sql)
         visitor.tab.click("button.primary")
-        visitor.tab.wait_for_selector("#answer, .wrong", timeout=60_000)
+        visitor.tab.wait_for_selector("#answer, .wrong")
         assert visitor.tab.locator(".wrong").all_inner_texts() == []
         assert_inert(visitor.tab)
         assert HOSTILE in visitor.tab.inner_text("#answer thead")
