@@ -7,7 +7,7 @@ partition expression: a constant column for the reader, and a reason to skip the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,9 @@ from results.trendrows import trend_tables
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
 _TEXT: Final = pa.string()
 _NUMBER: Final = pa.int64()
+
+_EVERYWHERE: Final = ds.scalar(True)
+"""Made once: Arrow looks for pandas each time, and in vain where that is not installed."""
 
 KEY_COLUMNS: Final = (
     ("run_id", _WORD, "run of the trial"),
@@ -226,9 +229,9 @@ def read_trials(archive: Archive, runs: Sequence[RunEntry], checked: Path | None
         "raw_limits": _table(_LIMITS, (row for r in records for row in _limit_rows(r))),
         **trend_tables(records),
     }
+    files = _Files(archive.path, damaged, counted)
     for table in TABLES.values():
         for name, version, of_form in _forms(table, records):
-            files = _Files(archive.path, damaged, counted)
             tables[name] = _dataset(files, table, version, of_form)
     return Trials(tuple(runs), tuple(records), tables, notes, tuple(damage))
 
@@ -240,6 +243,14 @@ class _Files:
     root: Path
     damaged: dict[Path, dict[str, str]]
     counted: set[tuple[str, str]]
+    known: dict[tuple[str, str, int], ds.Expression] = field(default_factory=dict)
+
+    def known_of(self, record: TrialRecord, part: int) -> ds.Expression:
+        """What the files of a trial's part all carry; made once, for it takes a while."""
+        key = record.run_id, record.trial_id, part
+        if key not in self.known:
+            self.known[key] = _partition(record, self.counted, part)
+        return self.known[key]
 
 
 def _folder(root: Path, record: TrialRecord) -> Path:
@@ -306,8 +317,10 @@ def _dataset(
         for stream, path in _streams(folder, record, table):
             if path.name not in wrong and SUMS not in wrong:
                 paths.append(str(path))
-                known = _partition(record, files.counted, stream.part)
-                partitions.append(known & _of_stream(stream))
+                known = files.known_of(record, stream.part)
+                partitions.append(
+                    known & _of_stream(stream) if stream.table in PART_COLUMNS else known
+                )
     schema = row_schema(table, version)
     if not paths:
         return schema.empty_table()
@@ -332,7 +345,7 @@ def _streams(
 
 
 def _of_stream(stream: Stream) -> ds.Expression:
-    whole = ds.scalar(True)
+    whole = _EVERYWHERE
     columns = PART_COLUMNS.get(stream.table, ())
     for (name, kind, _), number in zip(columns, (stream.part, stream.process), strict=False):
         whole &= ds.field(name) == pa.scalar(number, kind)
@@ -347,7 +360,7 @@ def _partition(record: TrialRecord, counted: set[tuple[str, str]], part: int = 0
         "measure_start_ns": measure and measure.start_ns - behind_ns,
         "measure_end_ns": measure and measure.end_ns - behind_ns,
     }
-    whole = ds.scalar(True)
+    whole = _EVERYWHERE
     for name, kind, _ in KEY_COLUMNS:
         value = known[name] if name in known else getattr(record, name)
         field = ds.field(name)
