@@ -37,6 +37,7 @@ QUERIES: Final = (
     "profile_functions",
     "limits",
     "findings",
+    "steadiness",
     "trials",
     "builds",
 )

@@ -12,6 +12,7 @@ from results.metrics import format_bytes, format_time
 from results.ratios import ratio_tables
 from results.record import TrialRecord
 from results.report.data import ReportData
+from results.report.forest import minus
 from results.report.grid import Grid
 
 _HIDDEN_VARIABLES: Final = ("HEAPGATE_PAD", "HEAPGATE_RUN", "HOME", "LANG", "PATH", "TZ")
@@ -200,6 +201,33 @@ def leak_grid(comparison: Comparison) -> Grid:
     )
     heads = ("configuration", "workload", "node class", "verdict", "growth", "99.5 %", "of")
     return Grid("Leaks", heads, rows, frozenset({4, 5}))
+
+
+def steady_grid(data: ReportData) -> Grid:
+    """What each series did over measure; no rows where every measure was too short to tell."""
+    found = data.answers["steadiness"].rows.to_pylist()
+    told = [row for row in found if row["steady"] + row["drifts"] + row["steps"]]
+    rows = tuple(
+        (
+            row["configuration"],
+            row["workload"],
+            row["series"].replace("_", " "),
+            *(str(row[name]) for name in ("steady", "drifts", "steps", "untold")),
+            _change_over_measure(row["slope_share"]),
+        )
+        for row in told
+    )
+    heads = (
+        "configuration", "workload", "series", "steady", "drifts", "steps", "can't tell",
+        "change over measure",
+    )  # fmt: skip
+    return Grid(
+        "Was it steady while it was measured? (trials)", heads, rows, frozenset(range(3, 8))
+    )
+
+
+def _change_over_measure(share: float | None) -> str:
+    return "–" if share is None else minus(f"{share * 100:+z.1f} %")
 
 
 def uncounted_grid(data: ReportData) -> Grid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from results.report.data import Panel, ReportData
 from results.report.factor_figures import factor_figures
 from results.report.facts import cut_off, grid_of
 from results.report.figure import Figure
+from results.report.forest import minus
 from results.report.grid import Grid
 from results.report.profile_figures import profile_figures
 
@@ -103,7 +104,7 @@ def _memory(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure
             "One row for each trial (block and position), one tick for each garbage collection; "
             "close ticks are drawn as one. It moves and zooms with the chart above.",
             (charts.gc_strip(palette, cycles, phases, samples),),
-            (),
+            (_cycle_grid(cycles),),
             ("gc_cycles",),
         )
 
@@ -228,7 +229,8 @@ def _latency(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figur
             (_seconds_grid(seconds),),
             ("latency_over_time",),
         )
-    maps = latency_charts.heat_maps(palette, data.answers["latency_heat_map"].of(panel))
+    cells = data.answers["latency_heat_map"].of(panel)
+    maps = latency_charts.heat_maps(palette, cells)
     if maps:
         yield Figure(
             "heat",
@@ -237,7 +239,7 @@ def _latency(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figur
             "Requests of all counted trials by second and latency: the stronger the colour, the "
             "more (on a log scale). Single slow requests stay visible.",
             tuple(maps),
-            (),
+            (_heat_grid(cells, data.configurations),),
             ("latency_heat_map",),
         )
 
@@ -269,6 +271,45 @@ def _seconds_grid(seconds: pa.Table) -> Grid:
         for row in seconds.to_pylist()
     ]
     return cut_off(grid_of("Latency by second", heads, rows), GRID_ROWS_MAX)
+
+
+def _cycle_grid(cycles: pa.Table) -> Grid:
+    """Collections of each trial, warmup and all."""
+    sums: dict[str, dict[str, float]] = {}
+    for row in cycles.to_pylist():
+        own = sums.setdefault(row["trial_id"], {"first": row["second"], "cycles": 0, "stop": 0})
+        own["cycles"] += row["cycles"]
+        own["stop"] = max(own["stop"], row["longest_stop_ns"] or 0)
+        own["last"] = row["second"]
+    rows = [
+        (
+            trial_id,
+            f"{own['cycles']:,.0f}",
+            minus(f"{own['first']:.2f} s"),
+            minus(f"{own['last']:.2f} s"),
+            format_time(own["stop"]),
+        )
+        for trial_id, own in sums.items()
+    ]
+    heads = ("trial", "cycles", "first", "last", "longest stop")
+    return cut_off(grid_of("Collections of each trial, in all phases", heads, rows), GRID_ROWS_MAX)
+
+
+def _heat_grid(cells: pa.Table, configurations: Sequence[str]) -> Grid:
+    """How many requests of measure lie in which tenth of a decade."""
+    sums: dict[tuple[int, int], dict[str, int]] = {}
+    for row in cells.to_pylist():
+        own = sums.setdefault((row["low_ns"], row["high_ns"]), {})
+        own[row["configuration"]] = own.get(row["configuration"], 0) + row["requests"]
+    rows = [
+        (
+            f"{format_time(low)} … {format_time(high)}",
+            *(f"{sums[low, high].get(name, 0):,}" for name in configurations),
+        )
+        for low, high in sorted(sums)
+    ]
+    whole = grid_of("Requests by latency, all seconds", ("latency", *configurations), rows)
+    return cut_off(whole, GRID_ROWS_MAX)
 
 
 def _gc(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figure]:

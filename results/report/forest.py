@@ -14,6 +14,7 @@ from typing import Final
 
 from results.compare import Comparison, Row, Table
 from results.metrics import format_value
+from results.statistics import Interval
 from results.tables import GROUPS, change_text, interval_text
 
 WIDTH: Final = 240.0
@@ -157,9 +158,13 @@ def _axis_limit(table: Table) -> float:
     """Half the width of the axis, in doublings."""
     least, most = _LOG2_LIMITS
     changes = [row.change for row in table.rows if row.change and row.relative]
-    bounds = [abs(_log2(v)) for change in changes for v in (change.low, change.high)]
+    bounds = [abs(_log2(v)) for change in changes for v in _parts(change)]
     known = [bound for bound in bounds if math.isfinite(bound)]
     return min(max([least, *known]) * 1.05, most)
+
+
+def _parts(change: Interval) -> tuple[float, float, float]:
+    return change.low, change.estimate, change.high
 
 
 def _ticks(limit: float) -> list[tuple[float, str]]:

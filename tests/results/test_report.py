@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,61 +17,31 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from archives import MIB, RUN_ID, reseal, write_archive
+import reportpages
+from archives import MIB, RUN_ID, write_archive
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reportpages import BREAKOUT, DRIFT, HOSTILE, PAIR, chart_data
 
 from results.archive import Archive
 from results.compare import Comparison
 from results.database import Database, open_database
 from results.errors import UserError
-from results.files import RUN_FILES, write_sums
 from results.fragments import read_trials
 from results.report import verdict
 from results.report.data import QUERIES, query_text
 from results.report.forest import HEIGHT, WIDTH, forest_table, mark_of
 from results.report.page import render_report
 
-DRIFT = (1.0, 1.02, 0.99, 1.01, 0.98, 1.03)
-PAIR = {
-    "default": {"peak_rss_bytes": 400 * MIB, "gc_cycles": 5, "factors": DRIFT},
-    "optimised": {
-        "peak_rss_bytes": 200 * MIB,
-        "gc_cycles": 40,
-        "latency_ns": 4_000_000,
-        "latency_step_ns": 4_000,
-        "factors": DRIFT[::-1],
-    },
-}
-HOSTILE = "<img src=x onerror=window.hit=1>"
-BREAKOUT = "</script><script>window.hit=1</script><!-- &amp; {{ 7 * 7 }} \u2028"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+archive, page, many, hostile = (
+    reportpages.archive,
+    reportpages.page,
+    reportpages.many,
+    reportpages.hostile,
+)
+"""Fixtures."""
+
 VOID = {"meta", "link", "input", "br", "hr", "img"}
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_archive(
-        tmp_path_factory.mktemp("pair"),
-        configurations=PAIR,
-        repeated={"b02-1-default-steady"},
-        comparison={"margins": {"throughput": 0.02}},
-    )
-
-
-@pytest.fixture(scope="module")
-def page(archive: Path) -> str:
-    return render_report(archive, "latest")
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_archive(
-        tmp_path_factory.mktemp("many"),
-        configurations=PAIR | {"stripped": {"peak_rss_bytes": 390 * MIB, "binary_bytes": 5 * MIB}},
-        workloads=("steady", "burst"),
-        blocks=2,
-    )
 
 
 def compared(folder: Path) -> Comparison:
@@ -82,12 +51,6 @@ def compared(folder: Path) -> Comparison:
 
 def comparison_of(tmp_path: Path, **fields: Any) -> Comparison:
     return compared(write_archive(tmp_path, **fields))
-
-
-def chart_data(page: str) -> dict[str, Any]:
-    text = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.S)
-    assert text
-    return json.loads(text[1])
 
 
 class Reader(HTMLParser):
@@ -453,43 +416,6 @@ def test_the_command_writes_a_file_or_to_standard_output(
 # What comes from outside
 
 
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive in which everything that a service or a user can name is an attack."""
-    root = write_archive(
-        tmp_path_factory.mktemp("hostile"),
-        configurations={"default": {"factors": DRIFT}, HOSTILE: {"failed": 3}, "a'\"`]]>": {}},
-        invalid={"b01-1-default-steady"},
-    )
-    folder = root / RUN_ID
-    (folder / "matrix.yaml").write_text(f"# {BREAKOUT}\n")
-    document = json.loads((folder / "run.json").read_text())
-    document |= {"service": BREAKOUT, "matrix_path": BREAKOUT}
-    for build in document["builds"].values():
-        build |= {"build_info": BREAKOUT, "go_version": HOSTILE, "build_flags": [BREAKOUT]}
-    (folder / "run.json").write_text(json.dumps(document))
-    for path in folder.glob("trials/*/trial.json"):
-        record = json.loads(path.read_text())
-        record["exit"] |= {"cause": "crashed", "text": BREAKOUT}
-        record |= {"node": {"kernel": BREAKOUT, HOSTILE: HOSTILE}, "versions": {HOSTILE: BREAKOUT}}
-        record["spec"]["service"]["environment"] = [["EVIL", BREAKOUT], ["GOMEMLIMIT", "200MiB"]]
-        record["spec"]["load"]["scenario"] = BREAKOUT
-        record["node_class"] = HOSTILE
-        record["findings"].append(
-            {"code": "x", "level": "warning", "text": BREAKOUT, "remedy": HOSTILE}
-        )
-        record["limits"] = [
-            {
-                "name": "memory_max_bytes", "asked": 2.0e8, "read_back": None, "enforced": False,
-                "mechanism": HOSTILE, "reason": BREAKOUT,
-            }
-        ]  # fmt: skip
-        path.write_text(json.dumps(record))
-        reseal(path.parent)
-    write_sums(folder, RUN_FILES)
-    return root
-
-
 def test_hostile_names_stay_text(hostile: Path) -> None:
     page = render_report(hostile, "latest")
     reader = Reader(page)
@@ -502,143 +428,3 @@ def test_hostile_names_stay_text(hostile: Path) -> None:
     assert BREAKOUT in text and HOSTILE in text, "shown as they are"
     assert "49" not in re.findall(r"&amp; \{\{ (.*?) \}\}", page)
     assert HOSTILE in chart_data(page)["memory-0"]["spec"]["params"][0]["value"]
-
-
-# In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM:
-        pytest.skip("no chromium here: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def visit(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """Open a page from disk; at the end there was no error and no request."""
-    contexts = []
-    complaints: list[str] = []
-
-    def open_page(text: str, *, width: int = 1200, scheme: str = "light") -> Any:
-        file = tmp_path / f"page-{len(contexts)}.html"
-        file.write_text(text, encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.on(
-            "request",
-            lambda request: (
-                None
-                if request.url == file.as_uri() or request.url.startswith("data:")
-                else complaints.append(f"request: {request.url}")
-            ),
-        )
-        tab.goto(file.as_uri())
-        tab.wait_for_selector("html[data-charts=ready]")
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-MARKS = """() => Object.fromEntries([...document.querySelectorAll('[data-chart]')].map(
-  (box) => [box.dataset.chart, box.querySelectorAll(
-    '.mark-line path, .mark-rule line, .mark-rect path, .mark-symbol path').length]))"""
-WIDTHS = "() => [document.documentElement.scrollWidth, window.innerWidth]"
-BACKGROUND = "() => getComputedStyle(document.body).backgroundColor"
-
-
-def test_every_chart_draws_and_toggles_work(visit: Any, page: str) -> None:
-    tab = visit(page)
-    before = tab.evaluate(MARKS)
-    assert set(before) == set(chart_data(page))
-    assert all(before.values()), before
-    tab.locator("#toggles input").nth(1).focus()
-    tab.keyboard.press("Space")
-    hidden = "() => document.querySelector('[data-chart=heat-1-0]').offsetParent === null"
-    tab.wait_for_function(hidden)
-    tab.wait_for_function(f"() => ({MARKS})()['memory-0'] < {before['memory-0']}")
-    assert tab.locator("#said").inner_text() == "shown: default"
-    tab.keyboard.press("Space")
-    tab.wait_for_function(f"() => ({MARKS})()['memory-0'] === {before['memory-0']}")
-
-
-def test_zoom_by_button_moves_linked_charts(visit: Any, page: str) -> None:
-    tab = visit(page)
-    ticks = """(name) => [...document.querySelectorAll(`[data-chart=${name}] .role-axis-label`)]
-        .map((one) => [...one.querySelectorAll('text')].map((t) => t.textContent).sort().join())
-        .join()"""
-    before = tab.evaluate(ticks, "gc-strip-0"), tab.evaluate(ticks, "latency-over-time-0")
-    tab.locator("#memory-0 [data-zoom=in]").click()
-    changed = f"(before) => ({ticks})('gc-strip-0') !== before"
-    tab.wait_for_function(changed, arg=before[0])
-    assert tab.evaluate(ticks, "latency-over-time-0") == before[1]
-    tab.locator("#memory-0 [data-zoom=reset]").click()
-    tab.wait_for_function(f"(before) => ({ticks})('gc-strip-0') === before", arg=before[0])
-
-
-def test_a_line_under_the_pointer_tells_its_trial(visit: Any, page: str) -> None:
-    tab = visit(page)
-    tab.locator("[data-chart=memory-0] .mark-symbol path").nth(50).hover(force=True)
-    tip = tab.locator("#vg-tooltip-element.visible")
-    tip.wait_for()
-    assert re.search(r"trial\s*b0\d-\d-\w+-steady", tip.inner_text())
-
-
-def test_both_themes(visit: Any, page: str) -> None:
-    light, dark = visit(page), visit(page, scheme="dark")
-    assert light.evaluate(BACKGROUND) != dark.evaluate(BACKGROUND)
-    light.locator("#theme").click()
-    assert light.evaluate(BACKGROUND) == dark.evaluate(BACKGROUND)
-    assert light.locator("#theme").get_attribute("aria-pressed") == "true"
-    line = "() => getComputedStyle(document.querySelector('.mark-line path')).stroke"
-    assert light.evaluate(line) == dark.evaluate(line)
-
-
-def test_queries_can_be_copied_and_charts_saved(visit: Any, page: str) -> None:
-    tab = visit(page)
-    tab.locator("#memory-0 summary", has_text="SQL").click()
-    button = tab.locator("#memory-0 [data-copy]").first
-    button.click()
-    said = "() => document.querySelector('#said').textContent"
-    tab.wait_for_function(f"{said}.includes('copied')")
-    with tab.expect_download() as found:
-        tab.locator("#memory-0 [data-save]").click()
-    text = Path(found.value.path()).read_text(encoding="utf-8")
-    assert text.startswith("<svg") and "var(--" not in text
-
-
-@pytest.mark.parametrize("width", [390, 768, 1200])
-def test_the_page_never_scrolls_sideways(
-    visit: Any, page: str, many: Path, hostile: Path, width: int
-) -> None:
-    for text in (page, render_report(many, "latest"), render_report(hostile, "latest")):
-        scroll, window = visit(text, width=width).evaluate(WIDTHS)
-        assert scroll <= window
-
-
-def test_hostile_names_do_nothing_in_a_browser(visit: Any, hostile: Path) -> None:
-    tab = visit(render_report(hostile, "latest"))
-    tab.locator("[data-chart=memory-0] svg").hover()
-    assert tab.evaluate("window.hit") is None
-    assert all(tab.evaluate(MARKS).values())
-
-
-def test_print_unfolds_tables(visit: Any, page: str) -> None:
-    tab = visit(page)
-    folded = "document.querySelectorAll('details:not([open]):has(table)').length"
-    before = tab.evaluate(folded)
-    assert before
-    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert tab.evaluate(folded) == 0
-    tab.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert tab.evaluate(folded) == before
