@@ -9,12 +9,11 @@ is not tested, is reckoned here.
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
+from results.ablation import settings_of
 from results.record import TrialRecord
 from results.report.forest import minus
 
@@ -67,27 +66,6 @@ def bundles(records: Sequence[TrialRecord], configurations: Sequence[str]) -> li
             missing = tuple(what for what, value in factors if (what, value) not in singles)
             found.append(Bundle(name, parts, missing))
     return found
-
-
-_LOOKED_AT: Final = ("binary", "arguments", "environment", "name")
-"""Keys of a spec's service that are factors, or tell nothing."""
-
-
-def settings_of(record: TrialRecord) -> dict[str, str]:
-    """What a trial's configuration sets, by factor; `other` is all that belongs to none."""
-    service, limits = record.spec["service"], record.spec["limits"]
-    binary = service["binary"]
-    flags = [flag.lstrip("-").partition("=") for flag in binary.get("build_flags") or ()]
-    told = {
-        "go": (binary.get("go_version") or "").removeprefix("go"),
-        "binary": binary["sha256"],
-        "arguments": shlex.join(service.get("arguments") or ()),
-        **{f"build.{name}": value or "true" for name, _, value in flags},
-        **{f"env.{n}": v for n, v in service["environment"] if not n.startswith("HEAPGATE_")},
-        **{f"limits.{n}": f"{limit:.15g}" for n, limit in limits.items() if limit is not None},
-        "other": json.dumps({k: v for k, v in service.items() if k not in _LOOKED_AT}),
-    }
-    return {factor: value for factor, value in told.items() if value or "." in factor}
 
 
 def _told(records: Sequence[TrialRecord]) -> dict[str, Mapping[str, str]]:
