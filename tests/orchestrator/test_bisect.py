@@ -52,7 +52,7 @@ def test_the_commit_is_found_though_it_was_interrupted_and_one_does_not_build(
     )
     process = place.start(*arguments)
     sealed = lambda: list(place.archive.glob("*/trials/*/trial.json"))  # noqa: E731
-    wait_until(lambda: sealed() or process.poll() is not None, timeout_s=120)
+    wait_until(lambda: sealed() or process.poll() is not None, timeout_s=240)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
