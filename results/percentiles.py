@@ -86,7 +86,8 @@ class _Values:
 
 
 def _narrow(values: Numbers) -> bool:
-    return not len(values) or (values.min() >= 0 and values.max() < _NARROW_MAX)
+    # Without a sign, what is below zero is very large: one look is enough.
+    return not len(values) or bool(values.view(np.uint64).max() < _NARROW_MAX)
 
 
 @dataclass(slots=True)

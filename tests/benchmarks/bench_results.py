@@ -131,9 +131,7 @@ def _by_second(many: Many, title: str) -> Iterator[Figure]:
         yield Figure.told(AREA, f"bench sql, {title}: {name}: processor time", found.cpu_s, "s")
 
 
-def _report(
-    many: Many, title: str, folder: Path, most_s: float, most_mb: float
-) -> Iterator[Figure]:
+def _report(many: Many, title: str, folder: Path, most_s: float) -> Iterator[Figure]:
     page = folder / "report.html"
     found = took(BENCH, "report", "--archive", many.path, "-o", page)
     yield Figure.at_most(AREA, f"bench report, {title}", found.wall_s, "s", most_s)
