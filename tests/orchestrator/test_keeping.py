@@ -125,6 +125,7 @@ def test_any_name_of_a_configuration_stays_a_name(workplace: Workplace) -> None:
     for command in (["compare"], ["compare", "--json"], ["show"], ["runs"], ["verify"]):
         told = workplace.bench(*command)
         assert told.code == 0, (command, told.text)
+        assert "\x1b" not in told.text, "a pipe gets no colours, so no escapes at all"
     counted = workplace.bench("sql", "--format", "json", "select distinct configuration from cells")
     assert {row["configuration"] for row in counted.json()} == {"default", *HOSTILE}
     assert workplace.bench("export", "-o", "lake").code == 0
