@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import signal
+import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -174,33 +177,71 @@ def _connect(spill: Path, memory: str) -> duckdb.DuckDBPyConnection:
 def time_limit(connection: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
     """Interrupt what runs inside after `timeout_s` seconds: DuckDB has no such limit itself.
 
-    It is told again and again: one statement of a user may be several to DuckDB, and a function
-    that makes one huge value hears nothing before it is done.
+    Ctrl-C interrupts it too. It is told again and again: one statement of a user may be several to
+    DuckDB, and a function that makes one huge value hears nothing before it is done.
     """
     done, expired = threading.Event(), threading.Event()
 
-    def end() -> None:
-        if done.wait(timeout_s):
-            return
-        expired.set()
-        while not done.is_set():
-            connection.interrupt()
-            done.wait(_AGAIN_S)
+    def watch(signals: socket.socket | None) -> None:
+        ends_s, stopped = time.monotonic() + timeout_s, False
+        while not done.wait(min(_AGAIN_S, timeout_s)):
+            if time.monotonic() >= ends_s:
+                expired.set()
+            stopped = stopped or _is_stopped(signals)
+            if stopped or expired.is_set():
+                connection.interrupt()
 
-    watch = threading.Thread(target=end, name="query-limit", daemon=True)
-    watch.start()
+    with _signals() as signals:
+        watcher = threading.Thread(target=watch, args=[signals], name="query-limit", daemon=True)
+        watcher.start()
+        try:
+            yield
+        except UserError as error:
+            if not expired.is_set():
+                raise
+            raise UserError(
+                f"the query was stopped after {timeout_s:g} s; ask for less, or give it more time "
+                "with --timeout"
+            ) from error
+        except RuntimeError as error:
+            # DuckDB's word for Ctrl-C, where it noticed by itself.
+            if str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from error
+        finally:
+            done.set()
+            watcher.join()
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket | None]:
+    """Where the numbers of this process's signals arrive, even while it is inside a query.
+
+    Python itself handles a signal only between two of its own steps, and a query is one.
+    None where this is not the main thread: that one alone gets signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield None
+        return
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     try:
-        yield
-    except UserError as error:
-        if not expired.is_set():
-            raise
-        raise UserError(
-            f"the query was stopped after {timeout_s:g} s; ask for less, or give it more time "
-            "with --timeout"
-        ) from error
+        yield ours
     finally:
-        done.set()
-        watch.join()
+        signal.set_wakeup_fd(before)
+        ours.close()
+        theirs.close()
+
+
+def _is_stopped(signals: socket.socket | None) -> bool:
+    if signals is None:
+        return False
+    try:
+        return signal.SIGINT in signals.recv(64)
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -127,3 +127,29 @@ def test_what_a_killed_process_left_goes_with_the_next_and_not_what_is_in_use(
     assert mine._spill.path.exists()
     mine.close()
     assert not mine._spill.path.exists()
+
+
+STOPPED = """
+from results.sandbox import Sandbox
+
+sandbox = Sandbox("100MiB")
+endless = "select count(*) from range(10000000) a, range(10000000) b where hash(a) = hash(b) + 1"
+try:
+    print("asking", flush=True)
+    with sandbox.answer(endless, {}, 100) as reader:
+        reader.read_all()
+except KeyboardInterrupt:
+    with sandbox.answer("select 42 as n", {}, 100) as reader:
+        print(reader.read_all().to_pylist())
+sandbox.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process")
+def test_ctrl_c_stops_a_query_and_the_next_one_is_answered() -> None:
+    asking = subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True)
+    assert asking.stdout is not None
+    assert asking.stdout.readline() == "asking\n"
+    asking.send_signal(signal.SIGINT)
+    out, _ = asking.communicate(timeout=60)
+    assert (asking.returncode, out) == (0, "[{'n': 42}]\n")
