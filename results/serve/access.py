@@ -13,7 +13,6 @@ import hmac
 import html
 import ipaddress
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -169,16 +168,13 @@ def _complete(headers: MutableHeaders) -> None:
     headers.setdefault("Content-Security-Policy", PAGE_POLICY)
 
 
-def refusal(
-    status: int, text: str, *, headers: dict[str, str] | None = None, lines: Iterable[str] = ()
-) -> HTMLResponse:
+def refusal(status: int, text: str, *, headers: dict[str, str] | None = None) -> HTMLResponse:
     """A page that needs nothing else, for those who may see nothing else."""
-    more = "".join(f"<pre>{html.escape(line)}</pre>" for line in lines)
     body = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         '<meta name="color-scheme" content="light dark"><title>Heapgate</title>'
-        f'<link rel="icon" href="data:,"><h1>Heapgate</h1><p>{html.escape(text)}</p>{more}</html>'
+        f'<link rel="icon" href="data:,"><h1>Heapgate</h1><p>{html.escape(text)}</p></html>'
     )
     return HTMLResponse(body, status, headers)
 

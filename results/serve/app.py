@@ -27,7 +27,7 @@ from starlette.types import ASGIApp
 
 from results.errors import EnvironmentLacks, HeapgateError
 from results.serve import trial as trials
-from results.serve.access import Access, Guard, read_form
+from results.serve.access import Access, Guard, read_form, refusal
 from results.serve.jobs import SQL_TIMEOUT_S, Jobs
 from results.serve.live import Live, figures
 from results.serve.pages import render
@@ -46,6 +46,9 @@ DOWNLOADS: Final = {
     "parquet": "application/vnd.apache.parquet",
 }
 REPORTS_KEPT: Final = 8
+FRAME_POLICY: Final = "default-src 'none'; img-src data:; frame-ancestors 'self'; sandbox"
+"""What stands in the report's place when there is none."""
+
 TRIALS_SHOWN: Final = 500
 _PIECE_BYTES: Final = 2**18
 _META_POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"<>]*)">')
@@ -125,7 +128,11 @@ class Site:
         state = await asyncio.to_thread(state_of, entry)
         page = self._reports.get(state)
         if page is None:
-            page = await _while_wanted(request, self._jobs.page("report", run_id=entry.run_id))
+            try:
+                page = await _while_wanted(request, self._jobs.page("report", run_id=entry.run_id))
+            except HeapgateError as error:
+                # Without the session, as the frame is, it could not load our style.
+                return refusal(422, str(error), headers={"Content-Security-Policy": FRAME_POLICY})
             self._reports[state] = page
             while len(self._reports) > REPORTS_KEPT:
                 self._reports.popitem(last=False)

@@ -100,17 +100,18 @@ class Jobs:
         if self._waiting >= WAITING_MAX:
             raise EnvironmentLacks("too much is asked for at once; try again in a moment")
         self._waiting += 1
+        worker = None
         try:
             async with self._places:
                 worker = await self._taken()
-                try:
-                    job = {"name": name, "archive": str(self._archive), "arguments": arguments}
-                    yield await _asked(worker, job, timeout_s)
-                finally:
-                    await asyncio.shield(worker.end())
-                    self._running.discard(worker)
+                job = {"name": name, "archive": str(self._archive), "arguments": arguments}
+                answer = await _asked(worker, job, timeout_s)
+            yield answer  # how long a file takes to be sent keeps nobody waiting
         finally:
             self._waiting -= 1
+            if worker:
+                await asyncio.shield(worker.end())
+                self._running.discard(worker)
 
     async def _taken(self) -> _Process:
         """The process that waits; the next one is started at once."""

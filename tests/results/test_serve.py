@@ -226,7 +226,11 @@ def test_a_run_in_a_newer_format_is_shown_as_such(server: Served) -> None:
     assert "format 999: newer than this Heapgate" in server.ask("/").text
     for path in (f"/runs/{NEWER}", f"/runs/{NEWER}/trials"):
         assert "written by a newer Heapgate" in server.ask(path).text
-    assert server.ask(f"/runs/{NEWER}/report").status == 422
+    report = server.ask(f"/runs/{NEWER}/report")
+    assert report.status == 422
+    assert "format 999" in report.text
+    assert "/static/" not in report.text, "the report's frame has no session to load it with"
+    assert "frame-ancestors 'self'; sandbox" in report.headers["content-security-policy"]
 
 
 def test_the_report_is_that_of_bench_report(server: Served, archive: Path) -> None:
