@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from results.metrics import METRICS, format_value
 from results.report.change_charts import waterfall_chart
@@ -15,6 +16,9 @@ from results.report.forest import mark_of, minus
 from results.report.grid import Grid
 from results.report.verdict import PRICE
 from results.report.waterfall import Bundle, bundles, steps, told_factor
+
+_NO_WORD: Final = re.compile(r"[^\w.-]+")
+"""What may not stand in the name of a figure."""
 
 
 def factor_figures(
@@ -33,7 +37,7 @@ def factor_figures(
         if charts:
             number = len(bundle.parts) + len(bundle.missing)
             yield Figure(
-                f"waterfall-{bundle.configuration}",
+                f"waterfall-{_NO_WORD.sub('_', bundle.configuration)}",
                 "comparison",
                 f"What makes up {bundle.configuration}, factor by factor",
                 f"{bundle.configuration} differs from {data.comparison.settings.baseline} in "

@@ -25,6 +25,9 @@ from results.report.colours import coloured, light_colours
 from results.report.data import ReportData, read_report
 from results.report.figure import Figure
 from results.report.figures import figures
+from results.report.flame_images import ROW as FLAME_ROW
+from results.report.flame_images import Box, boxes
+from results.report.flames import Flame
 from results.report.forest import ForestTable, forest_table
 from results.report.glue import glue
 from results.tables import where
@@ -60,6 +63,8 @@ class Part:
     svg: str = ""
     legend: bool = False
     """Whether its colours are those of configurations."""
+    boxes: tuple[Box, ...] = ()
+    """Nested calls, drawn by the template."""
 
 
 def render_image(archive: Path, run_name: str, form: str, figure: str | None = None) -> bytes:
@@ -77,8 +82,8 @@ def render_image(archive: Path, run_name: str, form: str, figure: str | None = N
 
 
 def figure_names(data: ReportData, made: Iterable[Figure]) -> list[str]:
-    """What `figure` may be: figures with a chart, by the name that all panels share."""
-    names = [_shared_name(figure) for figure in made if figure.charts]
+    """What `figure` may be: figures with a picture, by the name that all panels share."""
+    names = [_shared_name(figure) for figure in made if figure.charts or figure.flames]
     return list(dict.fromkeys([*([COMPARISON] if data.comparison.tables else ()), *names]))
 
 
@@ -158,6 +163,7 @@ def _parts(data: ReportData, made: Sequence[Figure], chosen: str | None) -> Iter
         wanted = name == chosen if chosen else name.startswith(pictured)
         if wanted:
             yield from (_chart_part(figure, chart) for chart in figure.charts)
+            yield from (_flame_part(figure, flame) for flame in figure.flames)
 
 
 def _table_part(data: ReportData, made: ForestTable) -> Part:
@@ -184,6 +190,14 @@ def _chart_part(figure: Figure, chart: Chart) -> Part:
     title = _plain(figure.title + of)
     legend = chart.coloured and not chart.configuration
     return Part(0, float(height[1]) + HEAD, title, "", svg=drawn, legend=legend)
+
+
+def _flame_part(figure: Figure, flame: Flame) -> Part:
+    """The first row of a picture names its configuration."""
+    title = figure.title if flame is figure.flames[0] else ""
+    drawn = tuple(replace(box, label=_plain(box.label)) for box in boxes(flame, WIDTH - 2 * MARGIN))
+    below = HEAD - 22 if flame is figure.flames[-1] else -6
+    return Part(0, flame.rows * FLAME_ROW + below, title, "", boxes=drawn)
 
 
 def _placed(parts: Iterable[Part], top: float) -> Iterator[Part]:

@@ -65,7 +65,9 @@ def test_one_figure_may_be_chosen_and_a_wrong_name_is_answered_with_the_right_on
     text = render_image(archive, "latest", "svg", "percentiles").decode()
     assert "Latency by percentile" in text
     assert "Memory over time" not in text
-    with pytest.raises(UserError, match=r"no figure 'heap'.*comparison, memory, gc-cycles, per"):
+    with pytest.raises(
+        UserError, match=r"no figure 'heap'.*comparison, memory, gc-cycles, per.*profile-heap"
+    ):
         render_image(archive, "latest", "svg", "heap")
 
 
@@ -80,6 +82,13 @@ def test_one_figure_may_be_chosen_and_a_wrong_name_is_answered_with_the_right_on
 def test_a_run_of_any_size_has_a_picture(tmp_path: Path, fields: dict[str, Any]) -> None:
     root = write_archive(tmp_path, **fields)
     ElementTree.fromstring(render_image(root, "latest", "svg"))
+
+
+def test_profiles_are_pictures_too(archive: Path) -> None:
+    text = render_image(archive, "latest", "svg", "profile-heap").decode()
+    ElementTree.fromstring(text)
+    assert "What the heap holds" in text
+    assert text.count("main.keep") == 2, "one frame for each configuration"
 
 
 def test_colours_are_those_of_the_page() -> None:
