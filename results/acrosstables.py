@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 
 from results.across import NOT_PAIRED, Across, AcrossTable
 from results.compare import Row
+from results.markdown import markdown_table, markdown_text
 from results.metrics import counted, format_value
 from results.tables import PIPE_COLUMNS, VERDICT_STYLES, change_text, interval_text
 
@@ -90,21 +91,24 @@ def markdown_across(found: Across) -> str:
 
 def _markdown_lines(found: Across) -> Iterator[str]:
     for table in found.tables:
-        yield f"**{_title(found, table)}**  "
-        yield "; ".join([_place(table), *(f"changed: {text}" for text in table.changed)])
+        yield f"**{markdown_text(_title(found, table))}**  "
+        told = (_place(table), *(f"changed: {text}" for text in table.changed))
+        yield "; ".join(map(markdown_text, told))
         yield ""
-        yield f"| | {found.name} | now | change | {_interval_name(found)} | verdict |"
-        yield "|---|---:|---:|---:|---:|---|"
-        for row in table.rows:
-            label = f"**{row.metric.label}**" if row.primary else row.metric.label
-            yield f"| {label} | {' | '.join(_cells(row))} | {row.verdict} |"
+        heads = ("", markdown_text(found.name), "now", "change", _interval_name(found), "verdict")
+        yield from markdown_table(heads, map(_markdown_row, table.rows))
         yield ""
     for text in notes(found):
-        yield text.replace("●", "Bold")
+        yield markdown_text(text.replace("●", "Bold"))
     for text in found.left_out:
-        yield f"- not compared: {text}"
+        yield f"- not compared: {markdown_text(text)}"
     for text in found.warnings:
-        yield f"- warning: {text}"
+        yield f"- warning: {markdown_text(text)}"
+
+
+def _markdown_row(row: Row) -> tuple[str, ...]:
+    label = f"**{row.metric.label}**" if row.primary else row.metric.label
+    return (label, *_cells(row), row.verdict)
 
 
 def plain_across(found: Across) -> dict[str, Any]:

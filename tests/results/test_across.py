@@ -216,3 +216,14 @@ def test_a_newer_format_is_left_to_a_newer_heapgate(tmp_path: Path) -> None:
         assert any("is left out" in note for note in database.notes)
         assert {run.run_id for run in database.runs} == {RUN_ID}
     assert [run.run_id for run in Archive(root).runs()] == [RUN_ID, LATER]
+
+
+def test_no_name_becomes_markup(tmp_path: Path) -> None:
+    evil = "a | b <img src=x> [x](#y) \x1b[31m\n@you"
+    for run_id in (RUN_ID, LATER):
+        write_archive(tmp_path, configurations={"default": {}, evil: {}}, run_id=run_id)
+    text = markdown_across(compared(tmp_path))
+    assert "<img" not in text
+    assert "@you" not in text
+    assert "\x1b" not in text
+    assert all(line.count(" | ") <= 5 for line in text.splitlines() if line.startswith("|"))
