@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from bench_command import Workplace, wait_until
 from matrices import CLOSED, write
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "results"))
 from served import serving
 
 pytestmark = pytest.mark.slow
