@@ -273,7 +273,7 @@ class _Bisection:
         try:
             binary = self._built(commit.sha)
         except UserError as error:
-            return Tried(commit, Side.unbuilt, str(error).splitlines()[0])
+            return Tried(commit, Side.unbuilt, str(error).splitlines()[-1].strip())
         if binary == self._good_binary:
             return Tried(commit, Side.good, "the same program as the good revision's")
         if same := self._binaries.get(binary):
