@@ -7,12 +7,12 @@ names one of the views that need them.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, Final
 
 import pyarrow as pa
 
-from results.pprof import BadProfile, costs_and_stacks
+from results.pprof import BadProfile, Cost, Stack, costs_and_stacks
 
 PPROF_KINDS: Final = ("heap", "goroutine", "allocs", "mutex", "block")
 """Kinds of profiles in pprof's form; `trace` is not."""
@@ -42,6 +42,8 @@ STACKS: Final = pa.schema(
         ("value", pa.int64()),
     ]
 )
+_COST: Final = tuple(field.name for field in fields(Cost))
+_STACK: Final = tuple(field.name for field in fields(Stack))
 
 
 def profile_tables(files: list[dict[str, Any]], notes: list[str]) -> dict[str, pa.Table]:
@@ -60,8 +62,9 @@ def profile_tables(files: list[dict[str, Any]], notes: list[str]) -> dict[str, p
             kind, trial_id = file["kind"], file["trial_id"]
             notes.append(f"{file['run_id']}: {kind} profile of {trial_id}: {error}")
             continue
-        functions += [own | asdict(cost) for cost in found]
-        stacks += [own | asdict(stack) for stack in whole]
+        # Not asdict: it copies each tuple of names, which takes longer than all the rest.
+        functions += [own | {name: getattr(cost, name) for name in _COST} for cost in found]
+        stacks += [own | {name: getattr(stack, name) for name in _STACK} for stack in whole]
     return {
         "raw_profiles": pa.Table.from_pylist(functions, schema=PROFILES),
         "raw_stacks": pa.Table.from_pylist(stacks, schema=STACKS),

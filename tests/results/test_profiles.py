@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from archives import EPOCH_NS, MIB, pprof, write_archive, write_table
+from archives import EPOCH_NS, MIB, pprof, reseal, write_archive, write_table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,6 +131,7 @@ def test_what_a_configuration_saves_is_named_by_function(tmp_path: Path) -> None
         )
         row = {"time_ns": EPOCH_NS, "phase": "cooldown", "kind": "heap", "reason": "end"}
         write_table(path, [row | {"took_ns": 1, "resident_bytes": None, "content": content}])
+        reseal(path.parent)
     with open_database(root) as database:
         found = database.query(
             "select function, baseline_flat, flat, flat_change, cumulative_change, profiles"
@@ -167,6 +168,7 @@ def test_a_broken_profile_is_noted_and_the_others_are_rows(tmp_path: Path) -> No
             row | {"kind": "trace", "content": b"go 1.23 trace\0\0\0"},
         ],
     )
+    reseal(path.parent)
     with open_database(root) as database:
         found = database.query("select distinct block from profiles").to_pylist()
         assert found == [{"block": 2}]
