@@ -26,7 +26,8 @@ from results.errors import UserError
 from results.fragments import read_trials
 from results.metrics import METRICS, SYSTEMS, Metric, named_on
 from results.record import TrialRecord
-from results.statistics import Interval, independent_shift, median_interval
+from results.statistics import Interval, median_interval
+from results.twosample import shift_between
 
 CONFIDENCE: Final = 0.95
 MEDIAN_ERROR: Final = math.sqrt(math.pi / 2)
@@ -269,9 +270,9 @@ def _changes(
 
 def _shift(levels: Sequence[Sequence[float]], *, relative: bool) -> Interval:
     if not relative:
-        return independent_shift(levels[0], levels[1], CONFIDENCE)
+        return shift_between(levels[0], levels[1], CONFIDENCE).shift
     logs = [[math.log(value) for value in side] for side in levels]
-    found = independent_shift(logs[0], logs[1], CONFIDENCE)
+    found = shift_between(logs[0], logs[1], CONFIDENCE).shift
     return Interval(*(math.expm1(v) for v in (found.estimate, found.low, found.high)))
 
 

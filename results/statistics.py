@@ -5,7 +5,7 @@ out exactly. Written here because SciPy has no exact test with ties and zeros an
 import; tests hold it against SciPy where both answer.
 
 Sources: M. Hollander, D. Wolfe, E. Chicken, Nonparametric Statistical Methods, 3rd ed., 2014
-(signed-rank test 3.1, Hodges–Lehmann estimate 3.2, interval 3.3; of two samples 4.2 and 4.3);
+(signed-rank test 3.1, Hodges–Lehmann estimate 3.2, interval 3.3);
 S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statistics 6, 1979;
 D. Schuirmann, A comparison of the two one-sided tests procedure, J. Pharmacokinetics and
 Biopharmaceutics 15, 1987.
@@ -204,56 +204,6 @@ def _simulated_bounds(pairs: int, confidence: float) -> tuple[tuple[float, float
         walsh = walsh_averages([source.gauss(0, 1) for _ in range(pairs)])
         found.append((walsh[rank - 1], walsh[-rank]))
     return tuple(found)
-
-
-def independent_shift(
-    before: Sequence[float], after: Sequence[float], confidence: float
-) -> Interval:
-    """How far `after` lies from `before`, two samples that are not paired.
-
-    The median of all differences between the two (Hodges–Lehmann); the bounds are those differences
-    that the distribution of the Mann–Whitney statistic picks (Moses), infinite when the values are
-    too few (Hollander and Wolfe 4.2 and 4.3). Raises ValueError when one side is empty.
-    """
-    if not before or not after:
-        raise ValueError("there is nothing on one side")
-    differences = sorted(b - a for a in before for b in after)
-    rank = _independent_rank(len(before), len(after), confidence)
-    low, high = (differences[rank - 1], differences[-rank]) if rank else (-math.inf, math.inf)
-    return Interval(median(differences), low, high)
-
-
-def _independent_rank(first: int, second: int, confidence: float) -> int:
-    """The largest C with P(U < C) ≤ α/2, U being the Mann–Whitney statistic; 0 when there is none.
-
-    Counted up to EXACT_PAIRS_MAX values in all, beyond by the normal distribution.
-    """
-    if first + second > EXACT_PAIRS_MAX:
-        z = _normal_quantile((1 + confidence) / 2)
-        spread = math.sqrt(first * second * (first + second + 1) / 12)
-        return max(0, math.floor(first * second / 2 - z * spread))
-    allowed = (1 - confidence) / 2 * math.comb(first + second, first)
-    below = rank = 0
-    for count in _mann_whitney_counts(first, second):
-        below += count
-        if below > allowed * (1 + 1e-12):
-            break
-        rank += 1
-    return rank
-
-
-@functools.cache
-def _mann_whitney_counts(first: int, second: int) -> tuple[int, ...]:
-    """How many of the orders of two samples give each value 0, 1, 2 … of the statistic."""
-    if not first or not second:
-        return (1,)
-    counts = [0] * (first * second + 1)
-    # The greatest value is of the second sample, and then above all of the first; or it is not.
-    for value, count in enumerate(_mann_whitney_counts(first, second - 1)):
-        counts[value + first] += count
-    for value, count in enumerate(_mann_whitney_counts(first - 1, second)):
-        counts[value] += count
-    return tuple(counts)
 
 
 def median_interval(values: Sequence[float], confidence: float) -> Interval:

@@ -14,7 +14,7 @@ from statistics import median
 
 from results.changepoints import find_changes
 from results.history import standard_error
-from results.statistics import independent_shift
+from results.twosample import shift_between
 from tests.benchmarks.figures import Figure
 
 AREA = "results"
@@ -82,7 +82,7 @@ def _power(change: float, dependence: float) -> Iterator[Figure]:
         if near:
             seen += 1
             values = [math.log(median(trials)) for trials in history]
-            bounds = independent_shift(values[: near[0]], values[near[0] :], 0.95)
+            bounds = shift_between(values[: near[0]], values[near[0] :], 0.95).shift
             holds += bounds.low <= math.log1p(change) <= bounds.high
     name = f"a change of {change:.0%} after {CHANGED_AT} of {RUNS} runs, φ = {dependence:g}"
     yield Figure.told(AREA, f"{name}: seen", 100 * seen / HISTORIES_PER_POWER, "% of histories")

@@ -23,7 +23,6 @@ from results.archive import Archive
 from results.changepoints import SETTLE_RUNS, best_split, find_changes, student_p
 from results.errors import UserError
 from results.history import Wanted, plain_history, read_history
-from results.statistics import independent_shift
 from results.verify import verify_run
 from tests.benchmarks.bench_history import found_in, simulated
 from tests.results.histories import KEPT, clone, write_record
@@ -244,29 +243,3 @@ def test_equal_histories_have_few_changes_and_unequal_ones_have_theirs() -> None
     assert alarms <= 13
     seen = sum(20 in found_in(simulated(source, 30, 0.3, 0.01, 0.1)) for _ in range(30))
     assert seen >= 24
-
-
-@pytest.mark.parametrize(("first", "second"), [(3, 5), (6, 6), (4, 20), (30, 40)])
-def test_the_shift_of_two_samples_is_bounded_where_scipys_test_begins_to_doubt(
-    first: int, second: int
-) -> None:
-    source = np.random.default_rng(first)
-    before, after = source.normal(0, 1, first), source.normal(1, 1, second)
-    found = independent_shift(before.tolist(), after.tolist(), 0.95)
-    method = "exact" if first + second <= 50 else "asymptotic"
-
-    def p(shift: float) -> float:
-        moved = after - shift
-        return float(scipy.stats.mannwhitneyu(before, moved, method=method).pvalue)
-
-    hair = 1e-9
-    assert found.low < found.estimate < found.high
-    # Just inside a bound the shift is not rejected, just outside it is.
-    slack = 0.001 if method == "asymptotic" else 0.0  # SciPy corrects for continuity
-    assert p(found.low + hair) + slack > 0.05 >= p(found.low - hair)
-    assert p(found.high - hair) + slack > 0.05 >= p(found.high + hair)
-
-
-def test_too_few_values_have_no_bounds() -> None:
-    found = independent_shift([1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0], 0.95)
-    assert (found.low, found.high) == (-math.inf, math.inf)

@@ -7,6 +7,7 @@ import math
 import random
 from statistics import median
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +100,24 @@ def test_the_largest_exact_samples_are_counted_out() -> None:
     half = EXACT_MAX // 2
     found = shift_between(range(half), range(half, EXACT_MAX), 0.95)
     assert found.p == pytest.approx(smallest_p(half, half))
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, 5), (6, 6), (4, 20), (30, 40)])
+def test_the_shift_of_two_samples_is_bounded_where_scipys_test_begins_to_doubt(
+    first: int, second: int
+) -> None:
+    source = np.random.default_rng(first)
+    before, after = source.normal(0, 1, first), source.normal(1, 1, second)
+    found = shift_between(before.tolist(), after.tolist(), 0.95).shift
+    method = "exact" if first + second <= 40 else "asymptotic"
+
+    def p(shift: float) -> float:
+        moved = after - shift
+        return float(stats.mannwhitneyu(before, moved, method=method).pvalue)
+
+    hair = 1e-9
+    assert found.low < found.estimate < found.high
+    # Just inside a bound the shift is not rejected, just outside it is.
+    slack = 0.001 if method == "asymptotic" else 0.0  # SciPy corrects for continuity
+    assert p(found.low + hair) + slack > 0.05 >= p(found.low - hair)
+    assert p(found.high - hair) + slack > 0.05 >= p(found.high + hair)
