@@ -183,6 +183,7 @@ class Generator:
         events.init.fire(environment=self.environment, runner=self._runner, web_ui=None)
         if self.gate:
             gate_tasks(self.gate, self.clock)
+        self.recorder.rehearse()
 
     def _note_task_error(self, exception: BaseException, **_: Any) -> None:
         self._task_errors[f"a task raised {described(exception)}"] += 1
