@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         asking.sql,
         asking.serve,
     ),
-    "Release": (release.signoff,),
+    "Release": (release.signoff, release.capacity),
     "Keep": (keeping.export, keeping.verify, keeping.gc),
     "Prepare": (
         machine.doctor,

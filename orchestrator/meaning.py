@@ -79,8 +79,13 @@ def _baseline_errors(matrix: Matrix) -> Found:
             ("configurations", name, "baseline"),
             f"{name!r} is a second baseline beside {names[0]!r}; exactly one is wanted",
         )
-    if len(matrix.configurations) == 1 and names:
-        yield ("configurations",), "one configuration alone can't be compared: add another"
+    held = matrix.document.objectives or matrix.document.policy
+    if len(matrix.configurations) == 1 and names and not held:
+        yield (
+            ("configurations",),
+            "one configuration alone can't be compared: add another, or what it must hold "
+            "(`objectives:`)",
+        )
 
 
 def _service_errors(matrix: Matrix) -> Found:

@@ -1,4 +1,4 @@
-"""What decides on a release: sign-off and its keys."""
+"""What decides on a release: sign-off and its keys, and how much load is carried."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.options import ArchivePath, AsJson, RunName, archive_path, console
+from orchestrator.commands.options import (
+    ArchivePath,
+    AsJson,
+    MatrixPath,
+    RunName,
+    archive_path,
+    console,
+)
 
 keys_app = typer.Typer(
     help="Keys to sign a sign-off with, and whose signatures are believed.", no_args_is_help=True
@@ -64,6 +71,48 @@ def signoff(
         key_path=key,
         output=output,
         form=form.value,
+    )
+
+
+def capacity(
+    matrix: MatrixPath,
+    workload: Annotated[
+        str | None, typer.Option(help="Under which workload; else the only one.")
+    ] = None,
+    lowest: Annotated[
+        str | None, typer.Option(metavar="RATE", help="The lowest rate to try, such as 50/s.")
+    ] = None,
+    highest: Annotated[
+        str | None, typer.Option(metavar="RATE", help="The highest rate to try.")
+    ] = None,
+    trials: Annotated[
+        int, typer.Option(min=2, max=100, help="Of each configuration, at most.")
+    ] = 12,
+    within: Annotated[
+        str, typer.Option(metavar="SHARE", help="Stop when the interval's ends are so close.")
+    ] = "10%",
+    archive: ArchivePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the largest rate at which each configuration still holds its objectives.
+
+    Every trial is a run in the archive: when it is stopped, the same command goes on.
+
+    Example: bench capacity matrix.yaml --highest 5000/s
+    """
+    from orchestrator.capacityanswers import print_capacity
+
+    print_capacity(
+        matrix,
+        archive_path(archive),
+        console(error=as_json),
+        console(),
+        workload=workload,
+        lowest=lowest,
+        highest=highest,
+        trials=trials,
+        within=within,
+        as_json=as_json,
     )
 
 
