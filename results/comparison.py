@@ -9,7 +9,7 @@ from typing import Any, Final
 from results.compare import Comparison, Measurement, Settings, compare
 from results.errors import UserError
 from results.leaks import leaks_of
-from results.metrics import format_bytes
+from results.metrics import counted, format_bytes
 from results.record import TrialRecord, group_of, planned_id
 from results.traffic import other_traffic, traffic_of_run
 from results.trimming import trimmings
@@ -66,6 +66,7 @@ def comparison_of(
             *_asked_to_trim(limited),
             *trimmings(tables),
             *_under_wine(records),
+            *_more_gc_than_cpu(measurements),
             *(leak.text for leak in leaks if leak.leaks),
             *_warnings(records),
         ),
@@ -109,6 +110,20 @@ def _under_wine(records: Sequence[TrialRecord]) -> Iterable[str]:
         yield (
             f"the trials on {node_class} ran under {name}: memory is counted by Wine there, not by "
             "Windows itself"
+        )
+
+
+def _more_gc_than_cpu(measurements: Sequence[Measurement]) -> Iterable[str]:
+    """Trials whose GC CPU is left out, because the service did not have that much CPU time."""
+    known: dict[Any, dict[str, float | None]] = defaultdict(dict)
+    for m in measurements:
+        known[m.pair, m.workload, m.configuration][m.metric] = m.value
+    share = [values for values in known.values() if values.get("gc_cpu_share", 0) is None]
+    impossible = [v for v in share if v.get("gc_cycles") and v.get("cpu_cores")]
+    if impossible:
+        yield (
+            f"GC CPU of {counted(len(impossible), 'trial')} is not told: the Go runtime counted "
+            "more than the service's whole CPU time, as it does where others take its cores"
         )
 
 

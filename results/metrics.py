@@ -97,7 +97,7 @@ _ALL: Final = (
     Metric(
         "gc_cpu_share", "GC CPU", "fraction", "lower", "price",
         "CPU time of collections (stops, assists, dedicated workers) per CPU time of the service",
-        "no GC trace or CPU times",
+        "no GC trace or CPU times, or more GC than CPU time",
     ),
     Metric(
         "gc_cycles", "GC cycles", "", "none", "price",

@@ -10,7 +10,7 @@
 -- assist_cpu_ns | ns | its part that goroutines spent helping while they allocated, before they could go on
 -- idle_cpu_ns | ns | CPU time of mark workers on otherwise idle processors
 -- service_cpu_ns | ns | CPU time of the service in the phase
--- gc_cpu_share | fraction | gc_cpu_ns per service_cpu_ns
+-- gc_cpu_share | fraction | gc_cpu_ns per service_cpu_ns; null when that is above 1: the runtime counts the wall time of its workers, also when others had their cores
 -- stopped_ns | ns | wall time in which the collector stopped the program, sum
 -- longest_stop_ns | ns | longest single stop
 -- heap_live_median_bytes | bytes | median over the cycles of what was marked live (whole MiB)
@@ -68,7 +68,11 @@ select
   if(t.gc_traced, coalesce(c.cycles * c.cycle_assist_ns, 0), null)::bigint as assist_cpu_ns,
   if(t.gc_traced, coalesce(c.cycles * c.cycle_idle_ns, 0), null)::bigint as idle_cpu_ns,
   p.service_cpu_ns,
-  if(t.gc_traced, coalesce(c.cycles * c.cycle_cpu_ns, 0), null) / nullif(p.service_cpu_ns, 0) as gc_cpu_share,
+  if(
+    t.gc_traced and coalesce(c.cycles * c.cycle_cpu_ns, 0) <= p.service_cpu_ns,
+    coalesce(c.cycles * c.cycle_cpu_ns, 0) / nullif(p.service_cpu_ns, 0),
+    null
+  ) as gc_cpu_share,
   if(t.gc_traced, coalesce(c.cycles * c.cycle_stopped_ns, 0), null)::bigint as stopped_ns,
   c.longest_stop_ns,
   c.heap_live_median_bytes::bigint as heap_live_median_bytes,

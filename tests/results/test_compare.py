@@ -324,3 +324,19 @@ def test_rows_for_sql_have_null_for_bounds_that_do_not_exist(tmp_path: Path) -> 
     assert peak["is_primary"]
     assert peak["change"] == pytest.approx(-0.5, abs=0.01)
     assert (peak["change_low"], peak["change_high"]) == (None, None)
+
+
+def test_more_gc_cpu_than_cpu_is_not_told_as_a_figure(tmp_path: Path) -> None:
+    configurations = {"default": {}, "busy": {"gc_cycle_cpu_ns": 10**9}}
+    root = write_archive(tmp_path / "archive", configurations=configurations, blocks=6)
+    with open_database(root) as database:
+        comparison = database.comparison()
+        shares = database.query(
+            "select distinct configuration, gc_cpu_share from gc_overhead order by 1"
+        ).to_pylist()
+    assert [row["gc_cpu_share"] for row in shares] == [None, pytest.approx(0.1)]
+    (table,) = comparison.tables
+    row = table.row("gc_cpu_share")
+    assert row
+    assert row.change is None
+    assert any("GC CPU of 6 trials is not told" in text for text in comparison.warnings)

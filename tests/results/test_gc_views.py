@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from archives import EPOCH_NS, MIB, write_archive, write_table
+from archives import EPOCH_NS, MIB, reseal, write_archive, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -200,6 +200,7 @@ def test_what_the_runtime_says_of_itself_stands_beside_the_trace(tmp_path: Path)
             for name, value in told.items()
         ]
     write_table(path, rows)
+    reseal(path.parent)
     with open_database(root) as database:
         (found,) = database.query("from gc_overhead").to_pylist()
     assert found["runtime_gc_cpu_share"] == pytest.approx(0.1)
