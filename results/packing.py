@@ -125,6 +125,17 @@ def _unpack_tar(source: Path, folder: Path) -> None:
                 if inside:
                     target = _target(source, folder, member.name, member.size)
                     _write(source, target, inside, member.size)
+            _check_end(tar)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """A tar ends in two blocks of zeros, and one that was cut between members looks whole without.
+
+    The first has been read when the last member was looked for. Raises EOFError.
+    """
+    assert tar.fileobj
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise EOFError("it is cut off")
 
 
 def _target(source: Path, folder: Path, name: str, size_bytes: int) -> Path:

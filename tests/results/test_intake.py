@@ -255,6 +255,22 @@ def test_a_zip_with_a_link_or_a_way_out_is_refused(tmp_path: Path, here: Archive
     assert names(here) == []
 
 
+@pytest.mark.parametrize("form", [".tar", ".tar.gz"])
+def test_a_tar_that_is_cut_between_two_files_is_refused(
+    tmp_path: Path, here: Archive, form: str
+) -> None:
+    write_archive(tmp_path / "there", run_id=ONE, blocks=1)
+    whole = packed(tmp_path / "there", ".tar").read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        places = [member.offset for member in tar.getmembers()][1:]
+    for place in places:
+        cut = tmp_path / f"cut{form}"
+        cut.write_bytes(whole[:place] if form == ".tar" else gzip.compress(whole[:place]))
+        with pytest.raises(UserError, match="cut off"):
+            import_runs(here, cut)
+    assert names(here) == []
+
+
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -284,7 +300,9 @@ def test_a_damaged_pack_never_brings_in_damaged_runs(
     shutil.rmtree(root)
 
 
-@pytest.mark.parametrize("content", [b"", b"no pack", b"\x28\xb5\x2f\xfd", gzip.compress(b"x")])
+@pytest.mark.parametrize(
+    "content", [b"", b"no pack", b"\x28\xb5\x2f\xfd", gzip.compress(b"x", mtime=0)]
+)
 def test_what_is_no_pack_is_told(tmp_path: Path, here: Archive, content: bytes) -> None:
     (tmp_path / "source").write_bytes(content)
     with pytest.raises(UserError, match=r"can't be read as a tar or zip|no runs in"):
