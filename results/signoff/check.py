@@ -96,7 +96,7 @@ def _run_out(record: Mapping[str, Any], today: date) -> Iterator[str]:
         try:
             if data and not Waiver.from_plain(data).holds(today):
                 yield f"the waiver of {data['objective']!r} ended on {data['expires']}"
-        except (TypeError, ValueError, KeyError):
+        except (TypeError, ValueError, KeyError, AttributeError):
             yield "a waiver in it can't be read"
 
 

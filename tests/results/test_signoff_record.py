@@ -209,6 +209,10 @@ def test_each_kind_of_forgery_is_named(
     assert "ended on 2026-12-01" in found(signed(waived, key_file), today=date(2026, 12, 2))
     moved = signed({**good, "decision": NO_GO}, key_file)
     assert 'decision: the record says "NO-GO", the archive "GO"' in found(moved)
+    for nonsense in ("x", 7, ["x"], {"objective": "x"}):
+        torn = copy.deepcopy(good)
+        torn["objectives"][0]["waived_by"] = nonsense
+        assert "a waiver in it can't be read" in found(signed(torn, key_file))
     with_less = copy.deepcopy(good)
     del with_less["policy"]
     assert "can't be made again" in found(signed(with_less, key_file))
