@@ -20,21 +20,21 @@ from typing import Any, Final
 import yaml
 from rich.console import Console
 
-from orchestrator import axes, cache, toolchains, values
+from orchestrator import axes, toolchains, values
 from orchestrator.arrivals import recordings
 from orchestrator.binaries import flags_of
 from orchestrator.bisection import Outcome, Side, Tried, search, steps_at_most
-from orchestrator.bisectrun import Order, run_in_process
 from orchestrator.builds import build_go
-from orchestrator.interrupt import Stop, stop_on_interrupt
+from orchestrator.interrupt import Stop
 from orchestrator.matrix import Matrix, load_matrix
 from orchestrator.plan import estimate_ns
 from orchestrator.progress import PlainProgress, format_seconds
 from orchestrator.revisions import SHORT, Commit, Repository, required_repository
+from orchestrator.runseries import Order, chosen, resumable, run_in_process
 from orchestrator.systems import require_linux
 from results.archive import Archive
 from results.compare import Row
-from results.errors import HeapgateError, Interrupted, RunIncomplete, UserError
+from results.errors import RunIncomplete, UserError
 from results.files import file_digest
 from results.history import known_metrics
 from results.metrics import METRICS, counted, named_on
@@ -77,17 +77,8 @@ def bisect(matrix_path: Path, asked: Asked, archive: Path, console: Console) -> 
     can't be told apart, Interrupted when the user stops it.
     """
     require_linux("a bisection")
-    stop = Stop()
-    kept = "what was measured is kept, the same command goes on"
-    again = "stopped; the same command goes on where it was"
-    with stop_on_interrupt(stop, lambda: None, kept), cache.scratch() as folder:
-        try:
-            return _Bisection(matrix_path, asked, archive, console, folder, stop).outcome()
-        except HeapgateError:
-            # An interrupt reaches git and compilers too: what they say then is no news.
-            if stop.is_set():
-                raise Interrupted(again) from None
-            raise
+    with resumable() as (folder, stop):
+        return _Bisection(matrix_path, asked, archive, console, folder, stop).outcome()
 
 
 class _Bisection:
@@ -163,13 +154,13 @@ class _Bisection:
             ).sha256
 
     def _configuration(self) -> str:
-        return _chosen(
+        return chosen(
             "configuration", self._asked.configuration, list(self._written.configurations),
             self._written.baseline,
         )  # fmt: skip
 
     def _workload(self) -> str:
-        return _chosen("workload", self._asked.workload, list(self._written.workloads), None)
+        return chosen("workload", self._asked.workload, list(self._written.workloads))
 
     # What is measured
 
@@ -365,16 +356,6 @@ def _repository(matrix: Matrix) -> Repository:
     if service.go is None:
         raise matrix.error(("service",), "only a service with `go:` has commits to bisect")
     return required_repository(matrix.path(service.go.source))
-
-
-def _chosen(what: str, asked: str | None, there: list[str], usual: str | None) -> str:
-    """The one that was named, the usual one, or the only one. Raises UserError."""
-    if asked is not None and asked not in there:
-        raise UserError(f"there is no {what} {asked!r}; there are: {', '.join(there)}")
-    found = asked or usual or (there[0] if len(there) == 1 else None)
-    if found is None:
-        raise UserError(f"name one with --{what}: {', '.join(there)}")
-    return found
 
 
 def _trials(matrix: Matrix, asked: Asked) -> int:

@@ -19,17 +19,17 @@ from typing import Any, Final
 import yaml
 from rich.console import Console
 
-from orchestrator import axes, cache
-from orchestrator.bisectrun import Order, run_in_process
-from orchestrator.interrupt import Stop, stop_on_interrupt
+from orchestrator import axes
+from orchestrator.interrupt import Stop
 from orchestrator.matrix import Matrix, load_matrix
 from orchestrator.model import ARRIVAL_KINDS
 from orchestrator.progress import PlainProgress
+from orchestrator.runseries import Order, chosen, resumable, run_in_process
 from orchestrator.systems import require_linux
 from results.archive import Archive, RunEntry
 from results.capacity.holds import Held, held, is_asked
 from results.capacity.search import Answer, Bounds, Search
-from results.errors import HeapgateError, Interrupted, UserError
+from results.errors import UserError
 from results.files import file_digest
 from results.metrics import counted
 from results.signoff.objectives import Objective
@@ -100,15 +100,8 @@ def find_capacity(matrix_path: Path, asked: Asked, archive: Path, console: Conso
     Interrupted when the user stops it.
     """
     require_linux("a search of the capacity")
-    stop = Stop()
-    kept = "what was measured is kept, the same command goes on"
-    with stop_on_interrupt(stop, lambda: None, kept), cache.scratch() as folder:
-        try:
-            return _Capacity(matrix_path, asked, archive, console, folder, stop).found()
-        except HeapgateError:
-            if stop.is_set():
-                raise Interrupted("stopped; the same command goes on where it was") from None
-            raise
+    with resumable() as (folder, stop):
+        return _Capacity(matrix_path, asked, archive, console, folder, stop).found()
 
 
 class _Capacity:
@@ -282,12 +275,7 @@ def _written_rate(rate_rps: float) -> float:
 
 def _workload(matrix: Matrix, asked: str | None) -> str:
     """The workload to search under. Raises UserError when it is not clear, or a closed loop."""
-    names = list(matrix.workloads)
-    if asked is not None and asked not in names:
-        raise UserError(f"there is no workload {asked!r}; there are: {', '.join(names)}")
-    if asked is None and len(names) > 1:
-        raise UserError(f"name the workload with --workload: {', '.join(names)}")
-    name = asked or names[0]
+    name = chosen("workload", asked, list(matrix.workloads))
     if matrix.workloads[name].arrivals is None:
         raise matrix.error(
             ("workloads", name),

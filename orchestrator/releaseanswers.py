@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from orchestrator import keyring
 from orchestrator.answers import plain_table, print_json
+from orchestrator.output import OutputConsole
 from orchestrator.policy import Policy, load_policy
 from results.errors import EnvironmentLacks, ObjectiveFailed, RunIncomplete, UserError
 from results.metrics import counted
@@ -89,7 +90,7 @@ def print_form(record: dict[str, Any], console: Console, form: str) -> None:
 
 def _console_for(form: str, console: Console) -> Console:
     """Where remarks go: not into what a program reads."""
-    return console if form == "table" else Console(stderr=True)
+    return console if form == "table" else OutputConsole(stderr=True)
 
 
 def _policy_of(document: dict[str, Any]) -> Policy:

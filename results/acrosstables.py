@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
@@ -13,8 +12,8 @@ from rich.table import Table as Grid
 from results.across import NOT_PAIRED, Across, AcrossTable
 from results.compare import Row
 from results.markdown import markdown_table, markdown_text
-from results.metrics import counted, format_value
-from results.tables import PIPE_COLUMNS, VERDICT_STYLES, change_text, interval_text
+from results.metrics import counted
+from results.tables import PIPE_COLUMNS, add_metric, empty_grid, interval_name, value_cells
 
 
 def print_across(found: Across, console: Console) -> None:
@@ -44,35 +43,14 @@ def _place(table: AcrossTable) -> str:
 
 
 def _grid(found: Across, table: AcrossTable) -> Grid:
-    grid = Grid(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
-    grid.add_column("", no_wrap=True)
+    grid = empty_grid()
     for name in (found.name, "now", "change"):
         grid.add_column(escape(name), justify="right", no_wrap=name != found.name, overflow="fold")
-    grid.add_column(_interval_name(found), justify="right")
+    grid.add_column(interval_name(found.settings), justify="right")
     grid.add_column("verdict")
     for row in table.rows:
-        mark = "[bold]●[/]" if row.primary else " "
-        style = VERDICT_STYLES.get(row.verdict.partition(" ")[0], "dim")
-        verdict = f"[{style}]{row.verdict}[/]" if row.verdict else ""
-        grid.add_row(f"{mark} {row.metric.label}", *_cells(row), verdict)
+        add_metric(grid, row)
     return grid
-
-
-def _cells(row: Row) -> Iterator[str]:
-    yield format_value(row.metric, row.baseline)
-    yield format_value(row.metric, row.candidate)
-    yield change_text(row)
-    yield interval_text(row)
-
-
-def _interval_name(found: Across) -> str:
-    return f"{found.settings.confidence * 100:g} % interval"
 
 
 def notes(found: Across) -> Iterator[str]:
@@ -95,7 +73,14 @@ def _markdown_lines(found: Across) -> Iterator[str]:
         told = (_place(table), *(f"changed: {text}" for text in table.changed))
         yield "; ".join(map(markdown_text, told))
         yield ""
-        heads = ("", markdown_text(found.name), "now", "change", _interval_name(found), "verdict")
+        heads = (
+            "",
+            markdown_text(found.name),
+            "now",
+            "change",
+            interval_name(found.settings),
+            "verdict",
+        )
         yield from markdown_table(heads, map(_markdown_row, table.rows))
         yield ""
     for text in notes(found):
@@ -108,7 +93,7 @@ def _markdown_lines(found: Across) -> Iterator[str]:
 
 def _markdown_row(row: Row) -> tuple[str, ...]:
     label = f"**{row.metric.label}**" if row.primary else row.metric.label
-    return (label, *_cells(row), row.verdict)
+    return (label, *value_cells(row), row.verdict)
 
 
 def plain_across(found: Across) -> dict[str, Any]:

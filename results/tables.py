@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
-from results.compare import Comparison, Row, Table, comparison_rows
+from results.compare import Comparison, Row, Settings, Table, comparison_rows
 from results.leaks import leak_row
 from results.markdown import markdown_table, markdown_text
 from results.metrics import counted, format_value
@@ -118,7 +118,8 @@ def _named(comparison: Comparison, configuration: str) -> str:
     return f"{configuration} ({built})" if built else configuration
 
 
-def _grid(comparison: Comparison, table: Table) -> Grid:
+def empty_grid() -> Grid:
+    """A table of metrics, one a row, with no column yet but that of their names."""
     grid = Grid(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -127,6 +128,11 @@ def _grid(comparison: Comparison, table: Table) -> Grid:
         header_style="bold",
     )
     grid.add_column("", no_wrap=True)
+    return grid
+
+
+def _grid(comparison: Comparison, table: Table) -> Grid:
+    grid = empty_grid()
     # A long name may break, a number never: half a number is a wrong one.
     for name, values in _named_values(table):
         width = max(map(len, values), default=0)
@@ -134,15 +140,14 @@ def _grid(comparison: Comparison, table: Table) -> Grid:
             name, justify="right", min_width=width, max_width=max(width, 12), overflow="fold"
         )
     grid.add_column("change", justify="right", no_wrap=True)
-    grid.add_column(_interval_name(comparison), justify="right", min_width=8)
+    grid.add_column(interval_name(comparison.settings), justify="right", min_width=8)
     grid.add_column("verdict", min_width=LONGEST_WORD)
     group = ""
     for row in table.rows:
         if row.metric.group != group:
             group = row.metric.group
             grid.add_row(f"[dim italic]{GROUPS[group]}[/]")
-        mark = "[bold]●[/]" if row.primary else " "
-        grid.add_row(f"{mark} {row.metric.label}", *_cells(row), _verdict(row))
+        add_metric(grid, row)
     return grid
 
 
@@ -152,15 +157,23 @@ def _named_values(table: Table) -> Iterator[tuple[str, list[str]]]:
     yield table.candidate, [format_value(row.metric, row.candidate) for row in table.rows]
 
 
-def _cells(row: Row) -> Iterator[str]:
+def add_metric(grid: Grid, row: Row) -> None:
+    """Add a metric's values, change, interval and verdict; what decides is marked."""
+    mark = "[bold]●[/]" if row.primary else " "
+    grid.add_row(f"{mark} {row.metric.label}", *value_cells(row), _verdict(row))
+
+
+def value_cells(row: Row) -> Iterator[str]:
+    """Both values, the change and its interval."""
     yield format_value(row.metric, row.baseline)
     yield format_value(row.metric, row.candidate)
     yield change_text(row)
     yield interval_text(row)
 
 
-def _interval_name(comparison: Comparison) -> str:
-    return f"{comparison.settings.confidence * 100:g} % interval"
+def interval_name(settings: Settings) -> str:
+    """The head of the column of intervals."""
+    return f"{settings.confidence * 100:g} % interval"
 
 
 def change_text(row: Row) -> str:
@@ -253,14 +266,21 @@ def markdown_of_table(comparison: Comparison, table: Table) -> Iterator[str]:
         f"{where(comparison, table)}"
     )
     yield ""
-    heads = ("", table.baseline, table.candidate, "change", _interval_name(comparison), "verdict")
+    heads = (
+        "",
+        table.baseline,
+        table.candidate,
+        "change",
+        interval_name(comparison.settings),
+        "verdict",
+    )
     yield from markdown_table([*map(markdown_text, heads)], map(markdown_row, table.rows))
 
 
 def markdown_row(row: Row) -> Sequence[str]:
     """The cells of one metric; what decides is bold."""
     label = f"**{row.metric.label}**" if row.primary else row.metric.label
-    return label, *_cells(row), markdown_text(row.verdict)
+    return label, *value_cells(row), markdown_text(row.verdict)
 
 
 def markdown_notes(comparison: Comparison) -> Iterator[str]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from results.compare import Measurement, Table
+from results.compare import Comparison, Measurement, Table
 from results.leaks import Leak
 from results.metrics import (
     METRICS,
@@ -116,6 +116,23 @@ class Evidence:
     records: Sequence[TrialRecord]
     baseline: str
     confidence: float
+
+    @classmethod
+    def of(
+        cls,
+        comparison: Comparison,
+        records: Sequence[TrialRecord],
+        measurements: Sequence[Measurement],
+    ) -> Evidence:
+        """What was compared, with the trials that it was made of."""
+        return cls(
+            measurements=measurements,
+            tables=comparison.tables,
+            leaks=comparison.leaks,
+            records=records,
+            baseline=comparison.settings.baseline,
+            confidence=comparison.settings.confidence,
+        )
 
 
 def decide(objectives: Sequence[Objective], evidence: Evidence) -> list[Decision]:

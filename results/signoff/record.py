@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,7 +64,9 @@ def make_record(database: Database, question: Question) -> dict[str, Any]:
     if not own:
         known = ", ".join(sorted({r.configuration for r in database.records}))
         raise UserError(f"no trial is of {question.configuration!r}; there are: {known or 'none'}")
-    decisions = decide(_about(question), _evidence(database, comparison))
+    measured = [m for run in database.runs for m in database.measurements(run.run_id)]
+    evidence = Evidence.of(comparison, database.records, measured)
+    decisions = decide(_about(question), evidence)
     decisions = [d for d in decisions if d.cell.configuration in ("", question.configuration)]
     day = question.decided_at.date()
     decided = [_decision(d, waiver_of(d, question.waivers, day)) for d in decisions]
@@ -116,25 +118,12 @@ def _finite(value: Any) -> Any:
 
 def _about(question: Question) -> list[Objective]:
     """The objectives that are about this configuration; those for others are not its business."""
-    from dataclasses import replace
-
     own = question.configuration
     return [
         replace(objective, configurations=(own,))
         for objective in question.objectives
         if not objective.configurations or own in objective.configurations
     ]
-
-
-def _evidence(database: Database, comparison: Comparison) -> Evidence:
-    return Evidence(
-        measurements=[m for run in database.runs for m in database.measurements(run.run_id)],
-        tables=comparison.tables,
-        leaks=comparison.leaks,
-        records=database.records,
-        baseline=comparison.settings.baseline,
-        confidence=comparison.settings.confidence,
-    )
 
 
 def _decision(decision: Decision, waiver: Waiver | None) -> dict[str, Any]:

@@ -44,14 +44,7 @@ def objective_rows(
     measurements: Sequence[Measurement],
 ) -> pa.Table:
     """Each objective of a run's own document, in each cell that it is about."""
-    evidence = Evidence(
-        measurements=measurements,
-        tables=comparison.tables,
-        leaks=comparison.leaks,
-        records=records,
-        baseline=comparison.settings.baseline,
-        confidence=comparison.settings.confidence,
-    )
+    evidence = Evidence.of(comparison, records, measurements)
     wanted, rows = [], []
     for plain in run.document.get("objectives") or ():
         try:

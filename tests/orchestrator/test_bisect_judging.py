@@ -17,8 +17,8 @@ from rich.console import Console
 from orchestrator import bisect as module
 from orchestrator.bisect import FRUITLESS_MAX, ROUNDS_MAX, Asked
 from orchestrator.bisection import Outcome
-from orchestrator.bisectrun import Order
 from orchestrator.interrupt import Stop
+from orchestrator.runseries import Order
 from results.errors import Interrupted, RunIncomplete
 from tests.orchestrator.gitservice import GitService, seven_commits
 from tests.results.archives import MIB, write_archive

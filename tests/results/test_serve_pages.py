@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import reportpages
 from archives import MIB, RUN_ID, reseal, write_archive
 from served import Served, change_run, serving
 
@@ -17,7 +17,6 @@ TRIAL = "b01-1-default-steady"
 PAIR = {"default": {"peak_rss_bytes": 400 * MIB}, "optimised": {"peak_rss_bytes": 200 * MIB}}
 HOSTILE = "<img src=x onerror=window.hit=1>"
 BREAKOUT = "</script></code><script>window.hit=1</script><!-- &amp; {{ 7 * 7 }} \u2028"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 LOOKS = {"light": (1200, "light"), "dark": (1200, "dark"), "phone": (390, "light")}
 PAGES = ("/", f"/runs/{RUN_ID}", f"/runs/{RUN_ID}/trials", f"/runs/{RUN_ID}/trials/{TRIAL}",
          f"/runs/{RUN_ID}/live", f"/compare?run={RUN_ID}&run={OTHER}", "/sql")  # fmt: skip
@@ -41,15 +40,7 @@ def server(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield served
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM:
-        pytest.skip("no chromium here: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
+browser = reportpages.browser
 
 
 class Visitor:

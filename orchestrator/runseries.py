@@ -1,5 +1,7 @@
-"""One run of a bisection, in a process of its own: a process can drive a single run, because Ray
-and the cores that it may use stay as the first run left them.
+"""A command that makes one run after the other, as a bisection or the search of a capacity does.
+
+Each is in a process of its own: a process can drive a single run, because Ray and the cores that it
+may use stay as the first run left them.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.interrupt import Stop
+from orchestrator import cache
+from orchestrator.interrupt import Stop, stop_on_interrupt
 from results.errors import (
     EnvironmentLacks,
     HeapgateError,
@@ -25,6 +29,35 @@ from results.errors import (
 )
 
 POLL_S = 0.2
+
+
+@contextmanager
+def resumable() -> Iterator[tuple[Path, Stop]]:
+    """A scratch folder, and what says that the user stops the whole series.
+
+    What was measured is kept, and the same command goes on: raises Interrupted with these words.
+    """
+    stop = Stop()
+    kept = "what was measured is kept, the same command goes on"
+    with stop_on_interrupt(stop, lambda: None, kept), cache.scratch() as folder:
+        try:
+            yield folder, stop
+        except HeapgateError:
+            # An interrupt reaches git and compilers too: what they say then is no news.
+            if stop.is_set():
+                again = "stopped; the same command goes on where it was"
+                raise Interrupted(again) from None
+            raise
+
+
+def chosen(what: str, asked: str | None, there: list[str], usual: str | None = None) -> str:
+    """The one that was named, the usual one, or the only one. Raises UserError."""
+    if asked is not None and asked not in there:
+        raise UserError(f"there is no {what} {asked!r}; there are: {', '.join(there)}")
+    found = asked or usual or (there[0] if len(there) == 1 else None)
+    if found is None:
+        raise UserError(f"name one with --{what}: {', '.join(there)}")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +85,7 @@ def run_in_process(order: Order, folder: Path, stop: Stop) -> None:
     path.write_text(json.dumps({name: getattr(order, name) for name in order.__slots__}))
     answer.unlink(missing_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.bisectrun", str(path), str(answer)],
+        [sys.executable, "-m", "orchestrator.runseries", str(path), str(answer)],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
@@ -81,7 +114,7 @@ def _raise_from(answer: Path, code: int) -> None:
     try:
         plain = json.loads(answer.read_text())
     except (OSError, ValueError):
-        raise RunIncomplete(f"a run of the bisection ended with code {code}") from None
+        raise RunIncomplete(f"a run ended with code {code}") from None
     for kind in (UserError, EnvironmentLacks, Interrupted):
         if plain["exit_code"] == kind.exit_code:
             raise kind(plain["text"])
