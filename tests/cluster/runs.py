@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 
 from results.archive import Archive
+from results.record import TrialRecord, planned_id
+from results.validity import spoiled_by_node
 from tests.cluster.lan import Lan
 from tests.orchestrator.clusters import until
 from tests.orchestrator.matrices import ROOT
@@ -204,6 +206,25 @@ def check_accounts(folder: Path, archive: Path | None = None) -> None:
             assert sent <= sum(mine) + IN_FLIGHT, name
             parts = [n for stream, n in record["rows"].items() if stream.startswith("requests")]
             assert told in (kept, 0, *parts), name
+
+
+def check_all_measured(folder: Path, planned: int, archive: Path | None = None) -> None:
+    """Each planned trial is valid, or invalid because a machine busy with others spoiled it.
+
+    Two cores carry all nodes of the LAN: a trial whose generator came late is invalid, and right.
+    """
+    found = Archive(archive or folder / "archive")
+    (run,) = found.runs()
+    trials = found.records(run.run_id)
+    wrong = [r for r in trials if not (r.valid or spoiled_by_node(r) or interrupted(r))]
+    assert not wrong, [record.findings for record in wrong]
+    assert len({planned_id(record.trial_id) for record in trials}) == planned
+    assert any(record.valid for record in trials)
+
+
+def interrupted(record: TrialRecord) -> bool:
+    """Whether its run was stopped in the middle of it."""
+    return "interrupted" in {f.code for f in record.findings}
 
 
 def strays(run_ids: list[str], states: list[Path]) -> list[str]:

@@ -13,12 +13,14 @@ import pyarrow as pa
 import pytest
 
 from results.archive import Archive
+from results.errors import RunIncomplete
 from tests.cluster.lan import Host, Lan, lan, needs_namespaces
 from tests.cluster.runs import (
     Bench,
     accounts,
     archived,
     check_accounts,
+    check_all_measured,
     matrix,
     open_folder,
     records,
@@ -143,7 +145,7 @@ def test_load_nodes_that_die_are_replaced_while_there_are_others(whole: Lan, fol
             victims.append(kill_load_node(whole, mine, bench))
         code = bench.ended()
         said = bench.said
-        assert code == 3, said
+        assert code == RunIncomplete.exit_code, said
         assert "bench resume" in said
         check_losses(mine, [node_id for _, node_id in victims])
         joining = [threading.Thread(target=h.join_again, args=(whole.head,)) for h, _ in victims]
@@ -153,23 +155,22 @@ def test_load_nodes_that_die_are_replaced_while_there_are_others(whole: Lan, fol
             thread.join()
         until(whole.all_ready, 90)
         bench = Bench.start(whole, mine, "resume", "latest")
-        assert bench.ended() == 0, bench.said
+        assert bench.ended() in (0, RunIncomplete.exit_code), bench.said
     finally:
         bench.close()
         print(said, bench.said)
     check_accounts(mine)
-    assert len({(r["block"], r["configuration"]) for r in records(mine) if r["valid"]}) == 4
+    check_all_measured(mine, 4)
     (run,) = Archive(mine / "archive").runs()
     until(lambda: not strays([run.run_id], [host.state for host in whole.hosts]), 30)
 
 
 def check_losses(folder: Path, victims: list[str]) -> None:
     """Each loss made one trial invalid, with all that is known of its requests."""
-    invalid = [record for record in records(folder) if not record["valid"]]
-    assert len(invalid) == len(victims)
-    for record, victim in zip(invalid, victims, strict=True):
-        reasons = " ".join(f["text"] for f in record["findings"] if f["level"] == "invalid")
-        assert f"load node {victim} was lost" in reasons
+    losses = [record for record in records(folder) if " was lost" in reasons(record)]
+    assert len(losses) == len(victims)
+    for record, victim in zip(losses, victims, strict=True):
+        assert f"load node {victim} was lost" in reasons(record)
         dead, other = sorted(record["generators"], key=lambda g: g["node_id"] != victim)
         assert dead["node_id"] == victim
         # Of the dead one's requests there are those that had arrived; the other's are all there.
@@ -178,6 +179,11 @@ def check_losses(folder: Path, victims: list[str]) -> None:
         assert sent >= dead["sent"]
         assert kept == record["rows"].get(f"requests-{dead['part']}", 0)
         assert other["sent"] == record["rows"][f"requests-{other['part']}"] > 0
+
+
+def reasons(record: dict[str, Any]) -> str:
+    """Why a trial is invalid, in the words of its findings."""
+    return " ".join(f["text"] for f in record["findings"] if f["level"] == "invalid")
 
 
 def kill_load_node(whole: Lan, folder: Path, bench: Bench) -> tuple[Host, str]:
