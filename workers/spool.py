@@ -46,6 +46,9 @@ STREAM_BYTES_MAX = 4 * 2**30
 """What the spool holds at most of one stream that the collector does not take: further rows are
 lost, and counted. That is over 300 million requests."""
 
+COUNT_EVERY_S = 1.0
+"""How old a count of what waits for the agent may be: after an hour without it, it takes long."""
+
 WAITING_BYTES_MAX = 64 * 2**20
 """What may wait in memory for a slow disk, where a thread of its own writes."""
 
@@ -265,6 +268,7 @@ class Spool:
         self.folder = Path(root) / trial_id
         self.folder.mkdir(parents=True, exist_ok=True)
         self._writers: dict[str, StreamWriter] = {}
+        self._waiting, self._counted_s = 0, 0.0
         opened = self.folder / "open.json"
         if not opened.exists():
             identity = {"run_id": run_id, "trial_id": trial_id, "part": part}
@@ -287,6 +291,15 @@ class Spool:
         for writer in self._writers.values():
             writer.flush()
         return {name: totals["rows"] for name, totals in self.totals().items()}
+
+    def waiting(self) -> int:
+        """Batches that the agent has not delivered yet, of all processes; counted every second."""
+        now_s = time.monotonic()
+        if now_s - self._counted_s >= COUNT_EVERY_S:
+            self._counted_s = now_s
+            with contextlib.suppress(OSError):  # it is being removed
+                self._waiting = sum(1 for _ in self.folder.glob("*/*.arrow"))
+        return self._waiting
 
     def lost_rows(self) -> int:
         """Rows that could not be written here, in all streams."""

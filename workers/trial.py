@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from results.record import (
     TrialRecord,
 )
 from results.schema import EVENTS, GC, MEMORY, PROFILE_FILES, RUNTIME, SCHEMA_VERSION
+from workers import live as live_figures
 from workers.affinity import CoreSplit
 from workers.clockwatch import ClockWatch
 from workers.facts import versions
@@ -439,17 +440,25 @@ class Trial:
         return next(iter(lost), None)
 
     def snapshot(self) -> dict[str, Any]:
-        """What is going on now: plain numbers for the progress display."""
+        """What is going on now: plain numbers for the progress display and the live metrics."""
         live = self._generator.live() if self._generator else None
+        sampler = self._sampler
+        memory = live_figures.memory_figures(sampler.latest if sampler else None)
         now_ns = self._clock.now_ns()
         return {
             "trial_id": self.spec.trial_id,
             "phase": self._phase,
             "phase_left_ns": max(0, self._phase_ends_ns - now_ns) if self._phase_ends_ns else None,
-            "rss_bytes": self._resident_bytes(),
+            "rss_bytes": memory.get("resident_bytes"),
             "rate_rps": live.rate_rps if live else None,
             "sent": live.sent if live else 0,
             "failed": live.failed if live else 0,
+            "load": asdict(live) if live else None,
+            "memory": memory,
+            "memory_limit_bytes": live_figures.memory_limit_bytes(self._limits),
+            "samples": sampler.samples if sampler else 0,
+            "samples_missed": sampler.gaps if sampler else 0,
+            "spool_batches": self._spool.waiting(),
         }
 
     def _record(self, exit_record: ExitRecord | None) -> TrialRecord:

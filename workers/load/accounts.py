@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from results.errors import HeapgateError
 from results.record import LoadRecord
+
+T = TypeVar("T", int, float)
 
 Account = tuple[LoadRecord | None, list[dict[str, list[Any]]]]
 """The account of a load and the events of its generator; None when it can't give one."""
@@ -15,11 +17,20 @@ Account = tuple[LoadRecord | None, list[dict[str, list[Any]]]]
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The generator's rate over the last half second, and its counts since the start."""
+    """The generator's rate over the last half second, and its counts since the start.
+
+    `due` are the arrivals whose instant has come, None in a closed loop, `waiting` those of them
+    without an answer. `lag_max_ns` is its own greatest delay, `cpu_share` the share of a core that
+    it used, both over the last half second; of several generators the worst.
+    """
 
     rate_rps: float
     sent: int
     failed: int
+    due: int | None = None
+    waiting: int | None = None
+    lag_max_ns: int | None = None
+    cpu_share: float | None = None
 
 
 class LoadLost(HeapgateError):
@@ -34,7 +45,17 @@ def together(lives: Sequence[Live]) -> Live | None:
         sum(live.rate_rps for live in lives),
         sum(live.sent for live in lives),
         sum(live.failed for live in lives),
+        _of(sum, [live.due for live in lives]),
+        _of(sum, [live.waiting for live in lives]),
+        _of(max, [live.lag_max_ns for live in lives]),
+        _of(max, [live.cpu_share for live in lives]),
     )
+
+
+def _of(what: Callable[[list[T]], T], values: Sequence[T | None]) -> T | None:
+    """The sum or the greatest of what all tell; None when one does not."""
+    told = [value for value in values if value is not None]
+    return what(told) if len(told) == len(values) else None
 
 
 def merged(records: Sequence[LoadRecord]) -> LoadRecord:

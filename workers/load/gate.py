@@ -44,6 +44,7 @@ class Gate:
         self._instants_ns = array("q")
         self._next = 0
         self.lags_ns = array("q")
+        self._lags_told = 0
         self.busy = 0
         self.backlog_max = 0
 
@@ -118,6 +119,17 @@ class Gate:
     def unanswered(self) -> int:
         """Arrivals that are due and not done: with a user, or waiting for one."""
         return self.busy + len(self._backlog)
+
+    @property
+    def due(self) -> int:
+        """Arrivals whose instant has come."""
+        return self._next
+
+    def newest_lag_ns(self) -> int:
+        """The greatest delay since this was last asked."""
+        newest = self.lags_ns[self._lags_told :]
+        self._lags_told += len(newest)
+        return max(newest, default=0)
 
     @property
     def planned(self) -> int:

@@ -258,14 +258,26 @@ class Generator:
 
     def report_live(self) -> None:
         """Tell the rate of the last half second, for ever, and keep rows flowing to the spool."""
-        sent, at_s = 0, time.monotonic()
+        sent, at_s, used_ns = 0, time.monotonic(), time.process_time_ns()
         while True:
             gevent.sleep(LIVE_EVERY_S)
-            now_s = time.monotonic()
-            rate_rps = (self.recorder.sent - sent) / (now_s - at_s)
-            sent, at_s = self.recorder.sent, now_s
+            lasted_s, lasted_ns = time.monotonic() - at_s, time.process_time_ns() - used_ns
+            rate_rps = (self.recorder.sent - sent) / lasted_s
+            at_s, used_ns = at_s + lasted_s, used_ns + lasted_ns
+            sent = self.recorder.sent
             self.recorder.flush()
-            self.tell(live={"rate_rps": rate_rps, "sent": sent, "failed": self.recorder.failed})
+            live = {"rate_rps": rate_rps, "sent": sent, "failed": self.recorder.failed}
+            self.tell(live=live | {"cpu_share": lasted_ns / 1e9 / lasted_s} | self._live_gate())
+
+    def _live_gate(self) -> dict[str, int]:
+        """How the schedule is kept; nothing in a closed loop."""
+        if self.gate is None:
+            return {}
+        return {
+            "due": self.gate.due,
+            "waiting": self.gate.unanswered - thinking(),
+            "lag_max_ns": self.gate.newest_lag_ns(),
+        }
 
     def finish(self) -> None:
         """Stop the users, write the last rows, and tell the whole account."""
