@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator import axes
 from orchestrator.arrivals import planned_arrivals
-from orchestrator.meaning import meaning_errors
+from orchestrator.meaning import impossible, meaning_errors
 from orchestrator.model import (
     Comparison,
     Configuration,
@@ -192,7 +192,11 @@ def _policy(matrix: Matrix) -> Policy:
     path = matrix.path(document.policy)
     if not path.is_file():
         raise matrix.error(("policy",), f"there is no policy file {path}")
-    return own + load_policy(path)
+    shared = load_policy(path)
+    for objective in shared.objectives:
+        for text in impossible(matrix, objective):
+            raise matrix.error(("policy",), text)
+    return own + shared
 
 
 def _errors_beside(source: Source, folder: Path, found: list[FoundAt]) -> list[FoundAt]:

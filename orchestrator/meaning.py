@@ -13,7 +13,9 @@ from orchestrator.model import Build, Configuration, ObjectiveItem, WaiverItem
 from orchestrator.revisions import required_repository
 from orchestrator.source import Path_
 from results.errors import UserError
+from results.metrics import METRICS
 from results.signoff.language import parse_objective
+from results.signoff.objectives import Objective
 from workloads.shipped import shipped_scenarios
 
 if TYPE_CHECKING:
@@ -235,6 +237,13 @@ def _objective_errors(matrix: Matrix) -> Found:
             yield at, "there is no other configuration to compare the baseline with"
         if item in items[:number]:
             yield at, f"the objective {item.require!r} is there twice"
+        objective = parse_objective(
+            item.require,
+            configurations=tuple(item.configurations),
+            workloads=tuple(item.workloads),
+        )
+        for text in impossible(matrix, objective):
+            yield at, text
     yield from _contradictions(matrix)
     known = {item.require for item in items}
     for number, waiver in enumerate(matrix.document.waivers):
@@ -244,6 +253,33 @@ def _objective_errors(matrix: Matrix) -> Found:
             near = difflib.get_close_matches(waiver.objective, known, 1, 0.3)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             yield (*at, "objective"), f"there is no objective {waiver.objective!r}{hint}"
+
+
+def impossible(matrix: Matrix, objective: Objective) -> Iterator[str]:
+    """Why an objective can't be decided in this matrix, whatever is measured."""
+    if objective.metric and METRICS[objective.metric].needs_limit:
+        for name in _held(matrix, objective):
+            if name in matrix.configurations and matrix.limits_of(name).memory_max is None:
+                yield (
+                    f"{objective.text!r} is about a share of limits.memory_max, which is not set "
+                    f"for {name!r}"
+                )
+    if objective.kind == "capacity":
+        for name in objective.workloads or matrix.workloads:
+            if name in matrix.workloads and matrix.workloads[name].arrivals is None:
+                yield (
+                    f"{name!r} is a closed loop, which slows down with the service: it has no "
+                    "capacity; name workloads with `arrivals:` in `workloads:`"
+                )
+
+
+def _held(matrix: Matrix, objective: Objective) -> list[str]:
+    """The configurations that an objective is about, and what it compares them with."""
+    candidates = [name for name, c in matrix.configurations.items() if not c.baseline]
+    held = list(objective.configurations) or candidates or list(matrix.configurations)
+    if objective.kind == "change":
+        held += [name for name, c in matrix.configurations.items() if c.baseline]
+    return list(dict.fromkeys(held))
 
 
 def _names(matrix: Matrix, item: ObjectiveItem | WaiverItem, at: Path_) -> Found:

@@ -265,7 +265,9 @@ def _paired(
             base, metrics = configurations.get(baseline, {}), configurations[candidate]
             for metric in metrics_on(system):
                 ours, theirs = base.get(metric.name, {}), metrics.get(metric.name, {})
-                if metric.name not in base and metric.name not in metrics:
+                sides = [metric.name in side for side in (base, metrics) if side]
+                # A side without a hard limit has no headroom that anything could be compared with.
+                if not (all(sides) if metric.needs_limit else any(sides)):
                     continue
                 common = sorted(ours.keys() & theirs.keys())
                 yield _Pairs(

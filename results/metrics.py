@@ -36,6 +36,8 @@ class Metric:
     """Why no trial may have it."""
     systems: tuple[System, ...] = SYSTEMS
     kind: str = ""
+    needs_limit: bool = False
+    """Only trials that asked for a hard memory limit have it, or a word why not."""
 
     def __post_init__(self) -> None:
         """A metric of all systems is its own kind."""
@@ -95,6 +97,15 @@ _ALL: Final = (
         systems=_WINDOWS, kind="peak_limited",
     ),
     Metric(
+        "headroom", "headroom", "fraction", "higher", "memory",
+        "share of the hard memory limit (`limits.memory_max`) that was not used at the peak in "
+        "measure, by the kernel's own peak of what the limit counts: cgroup usage; on Windows the "
+        "job's commit. Where that peak can only be told since the start, it is: the headroom in "
+        "measure was then no less. Only trials with such a limit have it",
+        "the limit is not in force, or its kernel tells no peak",
+        needs_limit=True,
+    ),
+    Metric(
         "gc_cpu_share", "GC CPU", "fraction", "lower", "price",
         "CPU time of collections (stops, assists, dedicated workers) per CPU time of the service",
         "no GC trace or CPU times, or more GC than CPU time",
@@ -145,6 +156,11 @@ METRICS: Final = {metric.name: metric for metric in _ALL}
 def metrics_on(system: str) -> list[Metric]:
     """The metrics of a system, in the order of the tables."""
     return [metric for metric in _ALL if system in metric.systems]
+
+
+def usual_on(system: str) -> list[Metric]:
+    """Those of them that a trial has without any limit."""
+    return [metric for metric in metrics_on(system) if not metric.needs_limit]
 
 
 def named_on(system: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 peak_rss <= 1.3GiB                  p99 <= 40ms            errors <= 0.1%
 peak_rss better by >= 30%           p99 not worse by > 5%
+headroom >= 20%                     capacity >= 800/s
 no_leak                             no_leak over 24h
 """
 
@@ -29,10 +30,12 @@ SHORT_NAMES: Final = {
 _LIMIT = re.compile(r"(?P<name>[\w.]+)\s*(?P<sign><=|>=|<|>|==?|≤|≥)\s*(?P<value>.+)")
 _BETTER = re.compile(r"(?P<name>[\w.]+)\s+better\s+by\s*(?P<sign>>=|≥|>)\s*(?P<value>.+)")
 _NOT_WORSE = re.compile(r"(?P<name>[\w.]+)\s+not\s+worse\s+by\s*(?P<sign>>)\s*(?P<value>.+)")
+_CAPACITY = re.compile(r"capacity\b\s*(?P<rest>.*)")
+_AT_LEAST = re.compile(r"(?:>=|≥)\s*(?P<value>.+)")
 _NO_LEAK = re.compile(r"no_leak(?:\s+over\s+(?P<value>.+))?")
 _FORMS = (
     "write for example `peak_rss <= 1.3GiB`, `peak_rss better by >= 30%`, "
-    "`p99 not worse by > 5%` or `no_leak`"
+    "`p99 not worse by > 5%`, `capacity >= 800/s` or `no_leak`"
 )
 
 
@@ -44,12 +47,22 @@ def parse_objective(text: Any, **more: Any) -> Objective:
     if found := _NO_LEAK.fullmatch(text):
         seconds = units.duration_ns(found["value"]) / 1e9 if found["value"] else 0.0
         return Objective(text, "no_leak", bound=seconds, **more)
+    if found := _CAPACITY.fullmatch(text):
+        return Objective(text, "capacity", bound=_capacity(found["rest"]), at_most=False, **more)
     for pattern, read in ((_BETTER, _better), (_NOT_WORSE, _not_worse), (_LIMIT, _limit)):
         if found := pattern.fullmatch(text):
             metric = _metric(found["name"])
             kind, bound, at_most = read(metric, found["sign"], found["value"])
             return Objective(text, kind, metric.name, bound, at_most, **more)
     raise ValueError(f"{units.shortened(text)} is no objective; {_FORMS}")
+
+
+def _capacity(text: str) -> float:
+    """At least so many requests per second."""
+    found = _AT_LEAST.fullmatch(text)
+    if not found:
+        raise ValueError("a capacity is searched for, and more is better: write capacity >= 800/s")
+    return units.rate_rps(found["value"].strip())
 
 
 def objective_from_plain(data: Mapping[str, Any]) -> Objective:
@@ -68,7 +81,7 @@ def objective_from_plain(data: Mapping[str, Any]) -> Objective:
 def _metric(name: str) -> Metric:
     found = METRICS.get(SHORT_NAMES.get(name, name))
     if found is None:
-        known = [*METRICS, *SHORT_NAMES]
+        known = [*METRICS, *SHORT_NAMES, "capacity"]
         near = difflib.get_close_matches(name, known, 1, 0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise ValueError(f"there is no metric {name!r}; {hint}")

@@ -40,7 +40,7 @@ FAIL: Final = "FAIL"
 CANT_TELL: Final = "CAN'T TELL"
 TRIALS_MAX: Final = 1_000
 Word = Literal["PASS", "FAIL", "CAN'T TELL"]
-Kind = Literal["limit", "change", "no_leak"]
+Kind = Literal["limit", "change", "no_leak", "capacity"]
 Severity = Literal["block", "warn"]
 
 

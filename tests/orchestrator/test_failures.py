@@ -17,7 +17,7 @@ import psutil
 import pytest
 from bench_command import Finished, Workplace, wait_until
 
-from results.metrics import metrics_on
+from results.metrics import usual_on
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_after_a_killed_driver_the_next_command_cleans_and_resume_finishes(
     assert workplace.strays() == []
     # The table of an uninterrupted run: every metric, each block once.
     rows = workplace.bench("compare", "--json").json()["rows"]
-    assert [row["metric"] for row in rows] == [metric.name for metric in metrics_on("linux")]
+    assert [row["metric"] for row in rows] == [metric.name for metric in usual_on("linux")]
     assert {row["pairs"] for row in rows if not row["verdict"].startswith("n/a")} == {2}
 
 

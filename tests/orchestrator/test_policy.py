@@ -58,3 +58,32 @@ def test_a_matrix_without_objectives_has_none(tmp_path: Path) -> None:
     matrix = load_matrix(matrices.write(tmp_path, matrices.SMALL))
     assert matrix.policy == Policy()
     assert Policy.from_plain({}) == Policy()
+
+
+LIMITED = "limits: {memory_max: 1GiB}\n"
+
+
+@pytest.mark.parametrize("line", ["headroom >= 20%", "headroom not worse by > 5%"])
+def test_headroom_without_a_hard_limit_is_told_before_the_run(tmp_path: Path, line: str) -> None:
+    wanted = f"objectives:\n  - {line}\n"
+    path = matrices.write(tmp_path, matrices.SMALL + wanted)
+    place = f"{path}:{matrices.SMALL.count(chr(10)) + 2}:5: "
+    with pytest.raises(MatrixError) as raised:
+        load_matrix(path)
+    said = (
+        f"{place}{line!r} is about a share of limits.memory_max, which is not set for 'optimised'"
+    )
+    assert said in str(raised.value)
+    assert load_matrix(matrices.write(tmp_path, matrices.SMALL + wanted + LIMITED))
+    matrices.write(tmp_path, wanted, "policy.yaml")
+    path = matrices.write(tmp_path, matrices.SMALL + "policy: policy.yaml\n")
+    with pytest.raises(MatrixError, match=r":\d+:9: 'headroom .*not set for 'optimised'"):
+        load_matrix(path)
+
+
+def test_a_closed_loop_has_no_capacity(tmp_path: Path) -> None:
+    wanted = "objectives: [capacity >= 800/s, p99 <= 40ms]\n"
+    with pytest.raises(MatrixError, match=r":\d+:14: 'steady' is a closed loop"):
+        load_matrix(matrices.write(tmp_path, matrices.CLOSED + wanted))
+    matrix = load_matrix(matrices.write(tmp_path, matrices.SMALL + wanted))
+    assert [o.kind for o in matrix.policy.objectives] == ["capacity", "limit"]

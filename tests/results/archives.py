@@ -19,7 +19,15 @@ from typing import Any
 import pyarrow as pa
 
 from results.files import RUN_FILES, SUMS, write_sums
-from results.record import ExitRecord, Finding, LoadRecord, PhasePeak, PhaseSpan, TrialRecord
+from results.record import (
+    ExitRecord,
+    Finding,
+    LimitRecord,
+    LoadRecord,
+    PhasePeak,
+    PhaseSpan,
+    TrialRecord,
+)
 from results.schema import SCHEMA_VERSION, TABLES
 from results.streams import stream_of, table_of
 from results.wire import profile_pb2
@@ -125,6 +133,7 @@ class Numbers:
     build_flags: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = (("GOGC", "100"),)
     memory_max_bytes: int | None = None
+    limit_enforced: bool = True
     factors: tuple[float, ...] = (1.0,)
 
     def in_block(self, block: int) -> Numbers:
@@ -501,6 +510,7 @@ class _Trial:
                 for name, begin, end in SPANS
             ],
             peaks=[self._peak()],
+            limits=list(_limits(own)),
             load=_load(own),
             exit=ExitRecord(cause="stopped", code=0, signal=None, text="stopped by us"),
             rows=rows,
@@ -524,6 +534,18 @@ def _level(phase: str, share: float, initial_bytes: int, peak_bytes: int) -> int
     if phase in ("startup", "idle") and share < 0.5:
         return initial_bytes // 2
     return peak_bytes - MIB if phase == "measure" else initial_bytes
+
+
+def _limits(own: Numbers) -> Iterator[LimitRecord]:
+    if own.memory_max_bytes is not None:
+        yield LimitRecord(
+            name="memory_max_bytes",
+            asked=own.memory_max_bytes,
+            read_back=own.memory_max_bytes if own.limit_enforced else None,
+            enforced=own.limit_enforced,
+            mechanism="cgroup v2" if own.limit_enforced else "none",
+            reason="" if own.limit_enforced else "no cgroup may be made here",
+        )
 
 
 def _load(own: Numbers) -> LoadRecord:

@@ -12,7 +12,7 @@ from results.archive import Archive
 from results.counted import counted_trials
 from results.database import COMPARED, PROFILED, Database, open_database
 from results.errors import UserError
-from results.metrics import metrics_on
+from results.metrics import usual_on
 from results.reference import ViewText, described_views, parse_view
 
 PARTIAL = "b03-1-default-steady"
@@ -229,7 +229,7 @@ def test_every_name_that_sql_finds_is_documented(database: Database) -> None:
 
 def test_the_metrics_are_those_of_the_registry(database: Database) -> None:
     found = rows(database, "select distinct metric from trial_metrics")
-    assert {row["metric"] for row in found} == {m.name for m in metrics_on("linux")}
+    assert {row["metric"] for row in found} == {m.name for m in usual_on("linux")}
 
 
 def test_a_view_without_its_grain_is_refused() -> None:

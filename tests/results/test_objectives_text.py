@@ -23,6 +23,9 @@ from results.signoff.language import parse_objective
         ("peak_rss  better by >=  30%", "change", "peak_rss", -0.3),
         ("throughput better by >= 150%", "change", "throughput", -1.5),
         ("p99 not worse by > 5%", "change", "latency_p99", 0.05),
+        ("headroom >= 20%", "limit", "headroom", 0.2),
+        ("capacity >= 800/s", "capacity", "", 800),
+        ("capacity ≥ 600/m", "capacity", "", 10),
         ("no_leak", "no_leak", "", 0),
         ("no_leak over 24h", "no_leak", "", 86_400),
     ],
@@ -37,6 +40,7 @@ def test_forms(text: str, kind: str, metric: str, bound: float) -> None:
     ("text", "said"),
     [
         ("peak_rs <= 1GiB", "did you mean 'peak_rss'?"),
+        ("capacty >= 800/s", "did you mean 'capacity'?"),
         ("peak_rss <= 1280M", "write for example 512MiB"),
         ("peak_rss <= 40ms", "is not a size"),
         ("p99 <= 40", "has no unit"),
@@ -53,6 +57,12 @@ def test_forms(text: str, kind: str, metric: str, bound: float) -> None:
         (7, "is no objective"),
         (None, "is no objective"),
         ("no_leak over 24", "has no unit"),
+        ("headroom <= 20%", "is better when it is higher: write headroom >="),
+        ("headroom >= 20", "write for example 2%"),
+        ("capacity <= 800/s", "write capacity >="),
+        ("capacity better by >= 10%", "write capacity >="),
+        ("capacity", "write capacity >="),
+        ("capacity >= 800", "800"),
     ],
 )
 def test_what_is_wrong_is_told_with_what_would_be_right(text: object, said: str) -> None:

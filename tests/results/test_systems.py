@@ -16,7 +16,7 @@ from rich.console import Console
 from results.archive import Archive
 from results.compare import Comparison, Measurement, Settings, compare
 from results.database import Database, open_database
-from results.metrics import METRICS, SYSTEMS, metrics_on, named_on
+from results.metrics import METRICS, SYSTEMS, named_on, usual_on
 from results.ratios import ACROSS_SYSTEMS, ratio_tables
 from results.report.page import render_report
 from results.tables import markdown_comparison, plain_comparison, print_comparison
@@ -83,7 +83,7 @@ def shown(comparison: Comparison) -> str:
 def test_a_trial_has_the_metrics_of_its_system(database: Database) -> None:
     sql = "select os, list(distinct metric) as names from trial_metrics join trials using (run_id, "
     found = {row["os"]: set(row["names"]) for row in rows(database, f"{sql}trial_id) group by 1")}
-    assert found == {system: {m.name for m in metrics_on(system)} for system in SYSTEMS}
+    assert found == {system: {m.name for m in usual_on(system)} for system in SYSTEMS}
     assert found["linux"] - found["windows"] == ONLY_LINUX
     assert found["windows"] - found["linux"] == ONLY_WINDOWS
 
@@ -154,8 +154,8 @@ def test_trials_tell_system_node_wine_and_clock(database: Database) -> None:
 def test_each_class_has_a_table_of_its_own_system(comparison: Comparison) -> None:
     linux, windows = comparison.tables
     assert (linux.os, windows.os) == ("linux", "windows")
-    assert {r.metric.name for r in linux.rows} == {m.name for m in metrics_on("linux")}
-    assert {r.metric.name for r in windows.rows} == {m.name for m in metrics_on("windows")}
+    assert {r.metric.name for r in linux.rows} == {m.name for m in usual_on("linux")}
+    assert {r.metric.name for r in windows.rows} == {m.name for m in usual_on("windows")}
     assert windows.nodes == ("node-5e6f7a8b", "node-9c0d1e2f")
     assert (windows.blocks, linux.blocks) == (7, 7)
     assert comparison.planned_on(windows.node_class) == 7

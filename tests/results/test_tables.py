@@ -17,7 +17,7 @@ from rich.console import Console
 from results.compare import Comparison
 from results.comparison import comparison_of
 from results.database import open_database
-from results.metrics import METRICS, format_bytes, format_time, format_value, metrics_on
+from results.metrics import METRICS, format_bytes, format_time, format_value, usual_on
 from results.tables import markdown_comparison, plain_comparison, print_comparison
 
 DRIFT = (1.0, 1.02, 0.99, 1.01, 0.98, 1.03)
@@ -181,7 +181,7 @@ def test_markdown_is_a_table_whose_primary_rows_are_bold(comparison: Comparison)
     assert [row for row in rows if "**" in row] == [
         "| **peak RSS** | 9,045.0 MiB | 4,020.0 MiB | -55.6 % | -57.3 % … -53.7 % | better |"
     ]
-    assert len(rows) == 2 + len(metrics_on("linux"))
+    assert len(rows) == 2 + len(usual_on("linux"))
 
 
 def test_json_has_every_row_and_no_infinity(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_json_has_every_row_and_no_infinity(tmp_path: Path) -> None:
     archive = write_archive(tmp_path, configurations=CONFIGURATIONS, blocks=3, invalid=[bad])
     plain = plain_comparison(of_archive(archive))
     plain = json.loads(json.dumps(plain, allow_nan=False))
-    assert [row["metric"] for row in plain["rows"]] == [m.name for m in metrics_on("linux")]
+    assert [row["metric"] for row in plain["rows"]] == [m.name for m in usual_on("linux")]
     assert plain["blocks_needed"] == 6
     assert plain["baseline"] == "default"
     assert plain["invalid"] == [{"trial_id": bad, "reason": "too late"}]
