@@ -21,6 +21,9 @@ SECOND_NS: Final = 10**9
 LATENCY_WINDOW_S: Final = 10
 """Latencies are told of this many seconds: older ones are forgotten."""
 
+GC_CPU: Final = ("cpu_stw_sweep_ns", "cpu_assist_ns", "cpu_background_ns", "cpu_stw_mark_ns")
+"""What a collection costs the service; idle workers cost nobody anything."""
+
 TOLD_MAX: Final = 50
 """Events that are kept: the last ones."""
 
@@ -52,7 +55,16 @@ class TrialTail:
 
     sent: int = 0
     failed: int = 0
+    latency_total_ns: int = 0
+    """Of all requests so far."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    """Table → rows that the collector has written; also of tables that nothing else is read of."""
+
     gc_cycles: int = 0
+    gc_cpu_ns: int = 0
+    """CPU time of all collections, idle workers left out."""
+
     heap_live_bytes: int | None = None
     last_ns: int = 0
     problem: str = ""
@@ -72,13 +84,13 @@ class TrialTail:
 
     def _read(self, path: Path, table: str) -> None:
         take = getattr(self, f"_take_{table}", None)
-        if take is None:
-            return
         offset, sequence = self._places.get(path.name, (0, 0))
         try:
             for frame in frames(path, start_bytes=offset, after=sequence):
-                take(decoded(frame.data, TABLES[table].arrow))
+                if take is not None:
+                    take(decoded(frame.data, TABLES[table].arrow))
                 offset, sequence = offset + frame.size_bytes, frame.sequence
+                self.rows[table] += frame.rows
                 self._places[path.name] = offset, sequence
         except BadBatch as error:
             self.problem = f"{path.name} can't be read by this version: {error}"
@@ -103,12 +115,14 @@ class TrialTail:
             own = seconds == second
             self.requests[int(second)] += int(own.sum())
             self._latencies[int(second)].append(latencies[own])
+        self.latency_total_ns += int(latencies.sum())
         self.sent += batch.num_rows
         self.failed += batch.num_rows - batch.column("error").null_count
 
     def _take_gc(self, batch: pa.RecordBatch) -> None:
         kinds = batch.column("kind").to_pylist()
         self.gc_cycles += kinds.count("cycle")
+        self.gc_cpu_ns += sum(int(_integers(batch, name).sum()) for name in GC_CPU)
         live = batch.column("heap_live_bytes").drop_null()
         if len(live):
             self.heap_live_bytes = int(live[-1].as_py())
@@ -144,10 +158,12 @@ class TrialTail:
             return None
         return sum(self.requests[self._second - back] for back in (2, 3, 4)) / 3
 
-    def latency_ns(self, quantile: float) -> float | None:
-        """A quantile of the latencies of the last seconds."""
+    def latency_ns(self, quantile: float, at_least: int = 1) -> float | None:
+        """A quantile of the latencies of the last seconds; None of fewer than `at_least`."""
         recent = [piece for pieces in self._latencies.values() for piece in pieces]
-        return float(np.quantile(np.concatenate(recent), quantile)) if recent else None
+        if sum(map(len, recent)) < at_least:
+            return None
+        return float(np.quantile(np.concatenate(recent), quantile))
 
 
 def _integers(batch: pa.RecordBatch, name: str) -> NDArray[Any]:
