@@ -40,6 +40,8 @@ from orchestrator.plan import (
 )
 from orchestrator.progress import Progress, format_seconds, show_progress
 from orchestrator.systems import require_linux
+from orchestrator.watching.board import Board, watched
+from orchestrator.watching.endpoint import serve_metrics
 from orchestrator.workplace import workplace
 from results.archive import Archive
 from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete, UserError
@@ -61,6 +63,8 @@ class RunOptions:
     seed: int | None = None
     yes: bool = False
     below_noise: bool = False
+    metrics: str | None = None
+    """Address and port to serve live metrics at; else $HEAPGATE_METRICS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +118,19 @@ def run_matrix(
     warnings = check_margins(matrix, below_noise=options.below_noise)
     plan = make_plan(matrix)
     plan = replace(plan, warnings=[*plan.warnings, *warnings])
-    archive = Archive.create(options.archive)
-    run_id = new_run_id()
-    document = run_document(run_id, matrix_path, matrix, plan) | (more or {})
-    folder = archive.create_run(run_id, document, text_path or matrix_path)
-    try:
-        result = _execute(Run(run_id, matrix, plan, archive, folder, document), console)
-        if isinstance(result.error, (UserError, EnvironmentLacks)) and not _began(folder):
-            raise result.error
-    except HeapgateError:
-        shutil.rmtree(folder)  # what is `latest` stays so
-        raise
+    with serve_metrics(options.metrics) as board:
+        archive = Archive.create(options.archive)
+        run_id = new_run_id()
+        document = run_document(run_id, matrix_path, matrix, plan) | (more or {})
+        folder = archive.create_run(run_id, document, text_path or matrix_path)
+        run = Run(run_id, matrix, plan, archive, folder, document)
+        try:
+            result = _execute(run, console, board)
+            if isinstance(result.error, (UserError, EnvironmentLacks)) and not _began(folder):
+                raise result.error
+        except HeapgateError:
+            shutil.rmtree(folder)  # what is `latest` stays so
+            raise
     return result
 
 
@@ -138,7 +144,9 @@ def _began(folder: Path) -> bool:
     return (folder / "logs").exists()
 
 
-def resume_run(archive_path: Path, name: str, console: Console) -> RunResult:
+def resume_run(
+    archive_path: Path, name: str, console: Console, *, metrics: str | None = None
+) -> RunResult:
     """Run what is missing or invalid in an earlier run, under the plan that it was begun with."""
     require_linux("a run")
     archive = Archive(archive_path)
@@ -147,10 +155,11 @@ def resume_run(archive_path: Path, name: str, console: Console) -> RunResult:
     matrix = load_matrix(
         entry.path / "matrix.yaml", relative_to=Path(document["matrix_path"]).parent
     ).with_overrides(trials=document["blocks"], seed=document["seed"])
-    document |= {"status": "running", "finished_ns": None}
-    archive.write_run_document(entry.path, document)
-    run = Run(entry.run_id, matrix, make_plan(matrix), archive, entry.path, document)
-    return _execute(run, console)
+    with serve_metrics(metrics) as board:
+        document |= {"status": "running", "finished_ns": None}
+        archive.write_run_document(entry.path, document)
+        run = Run(entry.run_id, matrix, make_plan(matrix), archive, entry.path, document)
+        return _execute(run, console, board)
 
 
 def run_document(run_id: str, matrix_path: Path, matrix: Matrix, plan: Plan) -> dict[str, Any]:
@@ -175,10 +184,10 @@ def run_document(run_id: str, matrix_path: Path, matrix: Matrix, plan: Plan) -> 
     }
 
 
-def _execute(run: Run, console: Console) -> RunResult:
+def _execute(run: Run, console: Console, board: Board | None) -> RunResult:
     error: HeapgateError | None = None
     with ExitStack() as stack:
-        progress = stack.enter_context(show_progress(console))
+        progress = watched(stack.enter_context(show_progress(console)), board, run)
         folder = stack.enter_context(workplace(run.run_id, run.folder))
         stack.enter_context(stop_on_interrupt(run.stop, lambda: _abandon(run, folder)))
         try:
