@@ -1,0 +1,167 @@
+"""Word of how a command ended, to whoever asked for it. It changes nothing of that end.
+
+What can't be delivered in `WITHIN_S` is told in one warning; the exit code stays what it was.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.progress import format_seconds
+from orchestrator.watching.targets import Target
+from results.errors import HeapgateError
+from results.metrics import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.run import RunResult
+
+WITHIN_S: Final = 20.0
+"""The end of a command waits no longer, for all its targets together."""
+
+TEXT_MAX: Final = 3_000
+"""Longer messages are refused or cut by some services, each at a place of its own."""
+
+ENDS: Final = {
+    0: ("done", "success"),
+    1: ("done: an objective failed, or something is worse", "warning"),
+    2: ("refused", "failure"),
+    3: ("incomplete", "failure"),
+    4: ("this machine lacks something", "failure"),
+    130: ("stopped", "warning"),
+}
+"""What an exit code means, and Apprise's kind of message for it."""
+
+
+@dataclass(slots=True)
+class Word:
+    """What will be told of one command; whoever knows more while it runs adds it."""
+
+    command: str
+    began_s: float = field(default_factory=time.monotonic)
+    exit_code: int = 0
+    error: str = ""
+    found: list[str] = field(default_factory=list)
+    """What came of it, and how to look at it."""
+
+    printed: Console | None = None
+    """Where its answer is printed, if that is the best account of it."""
+
+    def end(self, error: BaseException) -> None:
+        """It ended with an error, or with an exit code."""
+        if isinstance(error, KeyboardInterrupt):
+            self.exit_code = 130
+        else:
+            self.exit_code = int(getattr(error, "exit_code", 1))
+        # A traceback's text is for whoever sees the terminal.
+        self.error = str(error) if isinstance(error, HeapgateError) else self.error
+
+    @property
+    def title(self) -> str:
+        """One line."""
+        end, _ = ENDS.get(self.exit_code, ("failed", "failure"))
+        return f"{self.command}: {end}"
+
+    @property
+    def kind(self) -> str:
+        """Apprise's kind of message."""
+        return ENDS.get(self.exit_code, ("failed", "failure"))[1]
+
+    @property
+    def text(self) -> str:
+        """The message."""
+        lasted = format_seconds(time.monotonic() - self.began_s)
+        lines = [
+            f"{self.command} on {platform.node()} ended with exit code {self.exit_code} "
+            f"after {lasted}.",
+            *self.found,
+        ]
+        if self.error and self.error not in self.found:
+            lines.append(self.error)
+        if self.printed is not None:
+            lines.append(self.printed.export_text(clear=False).rstrip())
+        text = "\n".join(line for line in lines if line)
+        return text if len(text) <= TEXT_MAX else f"{text[: TEXT_MAX - 1]}…"
+
+    def print_to(self, console: Console) -> Console:
+        """Tell what this console prints, too."""
+        console.record = True
+        self.printed = console
+        return console
+
+    def run(self, result: RunResult) -> None:
+        """Tell of a run: the verdict, its trials, where to look."""
+        from orchestrator.watching.account import account_of_run
+
+        self.found = account_of_run(result)
+        self.error = str(result.error or "")
+
+
+@contextmanager
+def announced(command: str, targets: Sequence[Target]) -> Iterator[Word]:
+    """Tell the targets how what is done meanwhile ended, whatever that is."""
+    word = Word(command)
+    try:
+        yield word
+    except BaseException as error:
+        word.end(error)
+        raise
+    finally:
+        if targets:
+            _tell(word, targets)
+
+
+def _tell(word: Word, targets: Sequence[Target]) -> None:
+    try:
+        problems = deliver(word.title, word.text, word.kind, targets)
+    except KeyboardInterrupt:
+        problems = ["stopped before all were told"]
+    except Exception as error:  # nothing here may change how the command ends
+        problems = [f"{type(error).__name__}"]
+    if problems:
+        with suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"warning: not notified: {'; '.join(problems)}\n")
+
+
+def deliver(
+    title: str, text: str, kind: str, targets: Sequence[Target], within_s: float = WITHIN_S
+) -> list[str]:
+    """Send to all at the same time; whom it did not reach, and why, without any address."""
+    order = {"title": title, "text": text, "kind": kind, "urls": [t.url for t in targets]}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.watching.courier"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        out, _ = process.communicate(json.dumps(order).encode(), timeout=within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, _ = process.communicate()
+    finally:
+        process.kill()
+    answers = dict(_answer(line) for line in out.splitlines())
+    silent = f"no answer within {within_s:g} s"
+    problems = [(target.name, answers.get(n, silent)) for n, target in enumerate(targets)]
+    return [f"{name}: {problem}" for name, problem in problems if problem]
+
+
+def _answer(line: bytes) -> tuple[int, str]:
+    plain: dict[str, Any] = json.loads(line)
+    return plain["index"], plain["problem"]
+
+
+def told_of(targets: Sequence[Target]) -> str:
+    """A line for the user: who will be told."""
+    names = ", ".join(target.name for target in targets)
+    return f"{counted(len(targets), 'target')} will be told how it ends: {names}"
