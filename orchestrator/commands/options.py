@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from orchestrator.watching.notify import Word
 
 PIPE_COLUMNS = 120
 """A pipe has no width; this much keeps a row of a table on one line."""
@@ -38,6 +42,49 @@ BelowNoise = Annotated[
     bool,
     typer.Option("--below-noise", help="Accept margins below this machine's noise floor."),
 ]
+
+MetricsAt = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="ADDRESS:PORT",
+        help="Serve live metrics for Prometheus there, such as 127.0.0.1:9464; else at "
+        "$HEAPGATE_METRICS, else not at all.",
+    ),
+]
+Notify = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--notify",
+        metavar="URL",
+        help="Tell this address how it ended, by Apprise: mailto://, slack://, json:// …; may be "
+        "repeated. Others on this machine see it: $HEAPGATE_NOTIFY and --notify-file hide it.",
+    ),
+]
+NotifyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--notify-file", metavar="FILE", help="A file of such addresses that only you can read."
+    ),
+]
+
+
+@contextmanager
+def announcing(
+    command: str, urls: Sequence[str] | None, file: Path | None, *, as_json: bool = False
+) -> Iterator[Word]:
+    """Whoever is to be told learns how what is done meanwhile ended.
+
+    Raises UserError, before anything is done, for an address that can't be used.
+    """
+    from orchestrator.watching.notify import announced, told_of
+    from orchestrator.watching.targets import take_targets
+
+    targets = take_targets(urls or (), file)
+    if targets:
+        console(error=as_json).print(told_of(targets), highlight=False, markup=False)
+    with announced(command, targets) as word:
+        yield word
 
 
 def console(*, error: bool = False) -> Console:

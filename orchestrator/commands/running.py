@@ -11,16 +11,21 @@ from orchestrator.commands.options import (
     AsJson,
     BelowNoise,
     MatrixPath,
+    MetricsAt,
+    Notify,
+    NotifyFile,
     RunName,
     Seed,
     Trials,
     Yes,
+    announcing,
     archive_path,
     console,
 )
 
 if TYPE_CHECKING:
     from orchestrator.run import RunResult
+    from orchestrator.watching.notify import Word
 
 
 def run(
@@ -30,16 +35,20 @@ def run(
     seed: Seed = None,
     yes: Yes = False,
     below_noise: BelowNoise = False,
+    metrics: MetricsAt = None,
+    notify: Notify = None,
+    notify_file: NotifyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a matrix: plan, build, measure every trial, compare.
 
     Example: bench run matrix.yaml --trials 10
     """
-    from orchestrator.run import RunOptions, start_run
+    with announcing(f"bench run {matrix}", notify, notify_file, as_json=as_json) as word:
+        from orchestrator.run import RunOptions, start_run
 
-    options = RunOptions(archive_path(archive), trials, seed, yes, below_noise)
-    _finish(start_run(matrix, options, console(error=as_json)), as_json=as_json)
+        options = RunOptions(archive_path(archive), trials, seed, yes, below_noise, metrics)
+        _finish(start_run(matrix, options, console(error=as_json)), word, as_json=as_json)
 
 
 def demo(archive: ArchivePath = None, as_json: AsJson = False) -> None:
@@ -73,16 +82,21 @@ def plan(
 def resume(
     run_name: RunName = "latest",
     archive: ArchivePath = None,
+    metrics: MetricsAt = None,
+    notify: Notify = None,
+    notify_file: NotifyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Finish a run: run only the trials that are missing or invalid.
 
     Example: bench resume latest
     """
-    from orchestrator.run import resume_run
+    with announcing(f"bench resume {run_name}", notify, notify_file, as_json=as_json) as word:
+        from orchestrator.run import resume_run
 
-    result = resume_run(archive_path(archive), run_name, console(error=as_json))
-    _finish(result, as_json=as_json)
+        shown = console(error=as_json)
+        result = resume_run(archive_path(archive), run_name, shown, metrics=metrics)
+        _finish(result, word, as_json=as_json)
 
 
 def bisect(
@@ -102,6 +116,8 @@ def bisect(
     ] = None,
     trials: Trials = None,
     archive: ArchivePath = None,
+    notify: Notify = None,
+    notify_file: NotifyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the commit that made a metric worse: each is measured against the good one, in blocks.
@@ -115,12 +131,15 @@ def bisect(
 
     share = None if worse_by is None else share_of(worse_by)
     asked = Asked(good, bad, metric, configuration, workload, share, trials)
-    print_bisection(matrix, asked, archive_path(archive), console(error=as_json), as_json=as_json)
+    with announcing(f"bench bisect {matrix}", notify, notify_file, as_json=as_json) as word:
+        shown = word.print_to(console(error=as_json))
+        print_bisection(matrix, asked, archive_path(archive), shown, as_json=as_json)
 
 
-def _finish(result: RunResult, *, as_json: bool) -> None:
+def _finish(result: RunResult, word: Word, *, as_json: bool) -> None:
     """Print the comparison of a run that ended, and leave with its exit code."""
     from orchestrator.answers import print_run
 
+    word.run(result)
     print_run(result, console(), as_json=as_json)
     raise typer.Exit(result.exit_code)

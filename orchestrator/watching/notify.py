@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 WITHIN_S: Final = 20.0
 """The end of a command waits no longer, for all its targets together."""
 
-TEXT_MAX: Final = 3_000
-"""Longer messages are refused or cut by some services, each at a place of its own."""
+PRINTED_MAX: Final = 2_500
+"""Characters of an answer, its end. Some services refuse or cut what is longer."""
 
 ENDS: Final = {
     0: ("done", "success"),
@@ -47,6 +47,9 @@ class Word:
     """What will be told of one command; whoever knows more while it runs adds it."""
 
     command: str
+    wanted: bool = True
+    """Whether anybody is to be told."""
+
     began_s: float = field(default_factory=time.monotonic)
     exit_code: int = 0
     error: str = ""
@@ -88,28 +91,32 @@ class Word:
         if self.error and self.error not in self.found:
             lines.append(self.error)
         if self.printed is not None:
-            lines.append(self.printed.export_text(clear=False).rstrip())
-        text = "\n".join(line for line in lines if line)
-        return text if len(text) <= TEXT_MAX else f"{text[: TEXT_MAX - 1]}…"
+            printed = self.printed.export_text(clear=False).rstrip()
+            lines.append(printed if len(printed) <= PRINTED_MAX else f"…{printed[-PRINTED_MAX:]}")
+        return "\n".join(line for line in lines if line)
 
     def print_to(self, console: Console) -> Console:
         """Tell what this console prints, too."""
-        console.record = True
-        self.printed = console
+        if self.wanted:
+            console.record = True
+            self.printed = console
         return console
 
     def run(self, result: RunResult) -> None:
         """Tell of a run: the verdict, its trials, where to look."""
         from orchestrator.watching.account import account_of_run
 
-        self.found = account_of_run(result)
+        if not self.wanted:
+            return
         self.error = str(result.error or "")
+        with suppress(Exception):  # nothing here may change how the command ends
+            self.found = account_of_run(result)
 
 
 @contextmanager
 def announced(command: str, targets: Sequence[Target]) -> Iterator[Word]:
     """Tell the targets how what is done meanwhile ended, whatever that is."""
-    word = Word(command)
+    word = Word(command, wanted=bool(targets))
     try:
         yield word
     except BaseException as error:
