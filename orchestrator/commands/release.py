@@ -12,7 +12,10 @@ from orchestrator.commands.options import (
     ArchivePath,
     AsJson,
     MatrixPath,
+    Notify,
+    NotifyFile,
     RunName,
+    announcing,
     archive_path,
     console,
 )
@@ -92,6 +95,8 @@ def capacity(
         str, typer.Option(metavar="SHARE", help="Stop when the interval's ends are so close.")
     ] = "10%",
     archive: ArchivePath = None,
+    notify: Notify = None,
+    notify_file: NotifyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the largest rate at which each configuration still holds its objectives.
@@ -100,20 +105,21 @@ def capacity(
 
     Example: bench capacity matrix.yaml --highest 5000/s
     """
-    from orchestrator.capacityanswers import print_capacity
+    with announcing(f"bench capacity {matrix}", notify, notify_file, as_json=as_json) as word:
+        from orchestrator.capacityanswers import print_capacity
 
-    print_capacity(
-        matrix,
-        archive_path(archive),
-        console(error=as_json),
-        console(),
-        workload=workload,
-        lowest=lowest,
-        highest=highest,
-        trials=trials,
-        within=within,
-        as_json=as_json,
-    )
+        print_capacity(
+            matrix,
+            archive_path(archive),
+            console(error=as_json),
+            word.print_to(console()),
+            workload=workload,
+            lowest=lowest,
+            highest=highest,
+            trials=trials,
+            within=within,
+            as_json=as_json,
+        )
 
 
 @keys_app.command("new")
