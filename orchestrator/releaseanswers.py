@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,22 @@ if TYPE_CHECKING:
 SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable with the file that GitHub shows as a step's summary."""
 
+ENDINGS = {".json": "json", ".html": "html", ".md": "md", ".xml": "junit"}
+"""A file's ending → the form of what is in it."""
+
+_ENDINGS_TOLD = {".json": "the record", ".html": "a page", ".md": "Markdown", ".xml": "JUnit"}
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A record as it was written; without a key `signature` and `signer` are empty."""
+
+    record: dict[str, Any]
+    text: str
+    path: Path
+    signature: str = ""
+    signer: str = ""
+
 
 def sign_off(
     archive_path: Path,
@@ -35,14 +52,18 @@ def sign_off(
     configuration: str | None,
     policy_path: Path | None,
     key_path: Path | None,
-    output: Path | None,
+    outputs: Sequence[Path],
     form: str,
 ) -> None:
-    """Decide, print, write the record and sign it. Raises ObjectiveFailed for a NO-GO."""
+    """Decide, write the record, sign it, print. Raises ObjectiveFailed for a NO-GO.
+
+    The ending of each of `outputs` says what it is; what goes into one is not printed too.
+    """
     from results.archive import Archive
     from results.database import open_database
     from results.signoff.record import GO, Question, make_record
 
+    files = _forms_of(outputs)
     run = Archive(archive_path).run(run_name)
     key = keyring.signing_key(key_path)
     policy = load_policy(policy_path) if policy_path else _policy_of(run.document)
@@ -57,35 +78,65 @@ def sign_off(
             noise=_noise(database, chosen),
         )
         record = make_record(database, question)
-    print_form(record, console, form)
-    path = output or run.path / f"signoff-{chosen}.json"
-    _write(record, path, key, _console_for(form, console))
+    path = next((p for p in files if files[p] == "json"), run.path / f"signoff-{chosen}.json")
+    signed = _written(record, path, key)
+    for own, kind in files.items():
+        if kind != "json":
+            _write(own, _text(signed, kind))
+    if form not in files.values():
+        print_form(signed, console, form)
+    _tell_signature(signed, _console_for(form, console))
     if record["decision"] != GO:
         blocking = [d["objective"] for d in record["objectives"] if d["blocks"]]
         raise ObjectiveFailed(f"NO-GO: {'; '.join([*blocking, *record['doubts']])}")
 
 
-def print_form(record: dict[str, Any], console: Console, form: str) -> None:
-    """Print a record as a table, Markdown, JUnit XML, JSON, or for GitHub."""
+def _forms_of(outputs: Sequence[Path]) -> dict[Path, str]:
+    """Each file to write → its form, by its ending. Raises UserError for one that says nothing."""
+    files: dict[Path, str] = {}
+    for path in outputs:
+        kind = ENDINGS.get(path.suffix.lower())
+        if kind is None:
+            known = ", ".join(f"{ending} {what}" for ending, what in _ENDINGS_TOLD.items())
+            raise UserError(f"{path}: a file's ending says what it is: {known}")
+        if kind in files.values():
+            raise UserError(f"{path}: there is one {path.suffix.lower()} file already")
+        files[path] = kind
+    return files
+
+
+def print_form(signed: Signed, console: Console, form: str) -> None:
+    """Print a record as a table, HTML, Markdown, JUnit XML, JSON, or for GitHub."""
     from results.signoff import forms
-    from results.signoff.record import text_of
 
     if form == "table":
-        forms.print_record(record, console)
+        forms.print_record(signed.record, console)
         return
-    texts = {
-        "md": forms.markdown_record,
-        "junit": forms.junit_record,
-        "json": text_of,
-        "github": forms.github_record,
-    }
-    sys.stdout.write(texts[form](record))
+    sys.stdout.write(_text(signed, form))
     if form == "github" and (summary := os.environ.get(SUMMARY)):
         try:
             with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(forms.markdown_record(record))
+                file.write(forms.markdown_record(signed.record))
         except OSError as error:
             raise EnvironmentLacks(f"{summary}: {error.strerror}") from error
+
+
+def _text(signed: Signed, form: str) -> str:
+    """A record in one of the forms that are text."""
+    from results.signoff import forms
+
+    if form == "json":
+        return signed.text
+    if form == "html":
+        from results.signoff.page import record_page
+
+        return record_page(signed.text, signed.path.name, signed.signature)
+    texts = {
+        "md": forms.markdown_record,
+        "junit": forms.junit_record,
+        "github": forms.github_record,
+    }
+    return texts[form](signed.record)
 
 
 def _console_for(form: str, console: Console) -> Console:
@@ -128,9 +179,8 @@ def _noise(database: Database, configuration: str) -> dict[str, Any] | None:
     return {"calibrated": str(calibration.made), "blocks": blocks, "floors": floors}
 
 
-def _write(record: dict[str, Any], path: Path, key_path: Path | None, console: Console) -> None:
+def _written(record: dict[str, Any], path: Path, key_path: Path | None) -> Signed:
     """The record, and its signature where there is a key. An older signature never stays."""
-    from results.files import write_whole
     from results.signoff.check import SIGNATURE_SUFFIX
     from results.signoff.record import text_of
     from results.signoff.signing import public_key_of, read_key, sign
@@ -140,19 +190,35 @@ def _write(record: dict[str, Any], path: Path, key_path: Path | None, console: C
     key = read_key(key_path) if key_path else None
     try:
         beside.unlink(missing_ok=True)
-        write_whole(path, text)
-        if key:
-            write_whole(beside, sign(text.encode(), key))
     except OSError as error:
-        raise EnvironmentLacks(f"{error.filename or path}: {error.strerror}") from error
-    if key:
-        said = f"signed by {public_key_of(key).fingerprint}; check it with: bench verify"
-        console.print(
-            f"{escape(str(path))} {said} {escape(str(path))}", highlight=False, soft_wrap=True
-        )
+        raise EnvironmentLacks(f"{beside}: {error.strerror}") from error
+    _write(path, text)
+    if key is None:
+        return Signed(record, text, path)
+    signature = sign(text.encode(), key)
+    _write(beside, signature)
+    return Signed(record, text, path, signature, public_key_of(key).fingerprint)
+
+
+def _write(path: Path, text: str) -> None:
+    from results.files import write_whole
+
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise EnvironmentLacks(f"{path}: {error.strerror}") from error
+
+
+def _tell_signature(signed: Signed, console: Console) -> None:
+    path = escape(str(signed.path))
+    if signed.signature:
+        said = f"{path} signed by {signed.signer}; check it with: bench verify {path}"
     else:
-        said = "is not signed: there is no key; make one with: bench keys new NAME"
-        console.print(f"[yellow]![/] {escape(str(path))} {said}", highlight=False, soft_wrap=True)
+        said = (
+            f"[yellow]![/] {path} is not signed: there is no key; make one with: "
+            "bench keys new NAME"
+        )
+    console.print(said, highlight=False, soft_wrap=True)
 
 
 def verify_records(

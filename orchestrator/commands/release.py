@@ -33,6 +33,7 @@ class SignOffFormat(StrEnum):
     junit = "junit"
     json = "json"
     github = "github"
+    html = "html"
 
 
 def signoff(
@@ -49,7 +50,13 @@ def signoff(
         typer.Option(help="Private key to sign with; else $HEAPGATE_SIGNING_KEY, else the only."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The record; else in the run's folder.")
+        list[Path] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file to write, by its ending: .html a page, .md, .xml JUnit, .json the record "
+            "(else in the run's folder). May be repeated.",
+        ),
     ] = None,
     form: Annotated[SignOffFormat, typer.Option("--format", help="How to print.")] = (
         SignOffFormat.table
@@ -61,7 +68,7 @@ def signoff(
     The exit code is 0 for GO and 1 for NO-GO. CAN'T TELL blocks too, unless somebody answers for
     it with a waiver.
 
-    Example: bench signoff latest --format md
+    Example: bench signoff latest -o signoff.html
     """
     from orchestrator.releaseanswers import sign_off
 
@@ -72,7 +79,7 @@ def signoff(
         configuration=configuration,
         policy_path=policy,
         key_path=key,
-        output=output,
+        outputs=output or (),
         form=form.value,
     )
 

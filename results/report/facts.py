@@ -149,9 +149,9 @@ def limit_grid(data: ReportData) -> Grid:
         rows.append(
             (
                 row["configuration"],
-                _LIMIT_NAMES.get(row["name"], row["name"]),
-                _limit(row["name"], row["asked"]),
-                _limit(row["name"], row["read_back"]),
+                limit_name(row["name"]),
+                limit_text(row["name"], row["asked"]),
+                limit_text(row["name"], row["read_back"]),
                 row["mechanism"] or "–",
                 state,
                 str(row["trials"]),
@@ -161,7 +161,13 @@ def limit_grid(data: ReportData) -> Grid:
     return Grid("Limits", heads, tuple(rows), frozenset({2, 3, 6}))
 
 
-def _limit(name: str, value: float | None) -> str:
+def limit_name(name: str) -> str:
+    """A limit's name for a person."""
+    return _LIMIT_NAMES.get(name, name)
+
+
+def limit_text(name: str, value: float | None) -> str:
+    """A limit's value with its unit; a dash for none."""
     if value is None:
         return "–"
     return format_bytes(value) if name.endswith("_bytes") else f"{value:g}"

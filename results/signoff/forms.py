@@ -27,15 +27,15 @@ def print_record(record: Record, console: Console) -> None:
     if not console.is_terminal:
         console.width = max(console.width, PIPE_COLUMNS)
     style = "bold green" if record["decision"] == "GO" else "bold red"
-    console.print(f"[{style}]{record['decision']}[/]  {escape(_subject(record))}", highlight=False)
+    console.print(f"[{style}]{record['decision']}[/]  {escape(subject(record))}", highlight=False)
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for name in ("objective", "decision", "measured", "where"):
         grid.add_column(name, no_wrap=name == "decision", overflow="fold")
     for decision in record["objectives"]:
-        word = f"[{STYLES[decision['decision']]}]{escape(_word(decision))}[/]"
-        cells = (decision["objective"], _measured(decision), _where(decision))
-        objective, measured, where = map(escape, cells)
-        grid.add_row(objective, word, measured, where)
+        styled = f"[{STYLES[decision['decision']]}]{escape(word(decision))}[/]"
+        cells = (decision["objective"], measured(decision), where(decision))
+        objective, figures, place = map(escape, cells)
+        grid.add_row(objective, styled, figures, place)
     console.print(grid)
     for text in _notes(record):
         console.print(f"[dim]{escape(text)}[/]", highlight=False)
@@ -46,10 +46,10 @@ def print_record(record: Record, console: Console) -> None:
 def markdown_record(record: Record) -> str:
     """For a pull request, or the summary of a pipeline's step."""
     mark = "✅" if record["decision"] == "GO" else "❌"
-    lines = [f"### {mark} {record['decision']}: {markdown_text(_subject(record))}", ""]
+    lines = [f"### {mark} {record['decision']}: {markdown_text(subject(record))}", ""]
     lines += ["| objective | decision | measured | where |", "|---|---|---|---|"]
     for d in record["objectives"]:
-        cells = (d["objective"], _word(d), _measured(d), _where(d))
+        cells = (d["objective"], word(d), measured(d), where(d))
         lines.append(f"| {' | '.join(map(markdown_text, cells))} |")
     lines += ["", *(f"{markdown_text(text)}  " for text in _notes(record))]
     lines += ["", *(f"- {markdown_text(text)}" for text in _warnings(record))]
@@ -82,7 +82,7 @@ def junit_record(record: Record) -> str:
             classname=_plain(f"{record['service']}.{decision['workload'] or 'all'}"),
             name=_plain(decision["objective"]),
         )
-        text = _plain(f"{_word(decision)}: {_measured(decision)}\n{_where(decision)}")
+        text = _plain(f"{word(decision)}: {measured(decision)}\n{where(decision)}")
         if decision["blocks"]:
             ET.SubElement(case, "failure", message=text.partition("\n")[0]).text = text
         elif decision["waived_by"]:
@@ -107,7 +107,7 @@ def github_record(record: Record) -> str:
     lines += [_annotation("error", "evidence", text) for text in record["doubts"]]
     if record["decision"] == "GO":
         holds = counted(len(record["objectives"]), "objective")
-        lines.append(_annotation("notice", "GO", f"{_subject(record)}: {holds} decided"))
+        lines.append(_annotation("notice", "GO", f"{subject(record)}: {holds} decided"))
     return "\n".join([*lines, ""])
 
 
@@ -117,7 +117,7 @@ def _annotation(kind: str, title: str, text: str) -> str:
     return f"::{kind} title={escaped}::{''.join(_IN_ANNOTATION.get(c, c) for c in text)}"
 
 
-def _subject(record: Record) -> str:
+def subject(record: Record) -> str:
     """What was decided about."""
     build = record["build"][0] if record["build"] else {}
     commit = build.get("commit")
@@ -130,15 +130,16 @@ def _subject(record: Record) -> str:
     return ", ".join(words)
 
 
-def _word(decision: Mapping[str, Any]) -> str:
-    waiver = decision["waived_by"]
-    word = str(decision["decision"])
-    if waiver:
-        return f"{word}, waived"
-    return word if decision["severity"] == "block" or word == PASS else f"{word} (only told)"
+def word(decision: Mapping[str, Any]) -> str:
+    """The decision, and what takes its edge off."""
+    said = str(decision["decision"])
+    if decision["waived_by"]:
+        return f"{said}, waived"
+    return said if decision["severity"] == "block" or said == PASS else f"{said} (only told)"
 
 
-def _measured(decision: Mapping[str, Any]) -> str:
+def measured(decision: Mapping[str, Any]) -> str:
+    """The figures that decided, and on how many trials they rest."""
     text = str(decision["reason"])
     if decision["trials"]:
         text += f", {counted(decision['trials'], 'trial')}"
@@ -147,21 +148,27 @@ def _measured(decision: Mapping[str, Any]) -> str:
     return text
 
 
-def _where(decision: Mapping[str, Any]) -> str:
+def where(decision: Mapping[str, Any]) -> str:
+    """Under which workload on which node class."""
     return " on ".join(part for part in (decision["workload"], decision["node_class"]) if part)
 
 
 def _said(decision: Mapping[str, Any]) -> str:
-    where = _where(decision)
-    return f"{_word(decision)}: {_measured(decision)}" + (f" ({where})" if where else "")
+    place = where(decision)
+    return f"{word(decision)}: {measured(decision)}" + (f" ({place})" if place else "")
 
 
-def _notes(record: Record) -> Iterator[str]:
+def decided_by(record: Record) -> str:
+    """How the words are to be read."""
     share = f"{record['confidence'] * 100:g} %"
-    yield (
+    return (
         f"PASS: the whole {share} interval keeps the objective. FAIL: the whole of it breaks it. "
         "CAN'T TELL blocks like FAIL."
     )
+
+
+def _notes(record: Record) -> Iterator[str]:
+    yield decided_by(record)
     validity = record["validity"]
     yield (
         f"{validity['valid']} of {counted(validity['trials'], 'trial')} valid; baseline "

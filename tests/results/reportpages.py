@@ -133,7 +133,7 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Any]:
             ),
         )
         tab.goto(file.as_uri())
-        tab.wait_for_selector("html[data-charts=ready]")
+        tab.wait_for_selector("html[data-charts=ready], html:not(:has(#charts))")
         return tab
 
     yield open_page

@@ -125,6 +125,23 @@ def test_forms_for_pipelines(desk: Desk, tmp_path: Path) -> None:
     assert summary.read_text().startswith("### ❌ NO-GO")
 
 
+def test_files_of_one_decision(desk: Desk, tmp_path: Path) -> None:
+    """What goes into a file is not printed too; the record lies in the run's folder as ever."""
+    page, junit, markdown = (tmp_path / f"signoff.{end}" for end in ("html", "xml", "md"))
+    outputs = (f"-o{page}", f"-o{junit}", f"-o{markdown}")
+    done = desk.bench("signoff", desk.policy(POLICY), "--format=html", *outputs)
+    assert done.stdout == ""
+    record = json.loads(desk.record.read_text())
+    assert record["decided_at"] in page.read_text()
+    assert ET.parse(junit).getroot().get("timestamp") == record["decided_at"]
+    assert markdown.read_text().startswith("### ✅ GO")
+    own = tmp_path / "record.json"
+    assert desk.bench("signoff", desk.policy(POLICY), f"-o{own}").stdout.startswith("GO")
+    assert json.loads(own.read_text())["decision"] == "GO"
+    failed = desk.bench("signoff", desk.policy(POLICY), "-osignoff.txt", code=2)
+    assert "says what it is: .json the record" in failed.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
