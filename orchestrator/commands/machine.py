@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.options import AsJson, console, print_json
+from orchestrator.commands.options import (
+    AsJson,
+    Notify,
+    NotifyFile,
+    announcing,
+    console,
+    print_json,
+)
+
+metrics_app = typer.Typer(
+    help="What Prometheus and Grafana need to watch runs (`bench run --metrics`).",
+    no_args_is_help=True,
+)
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -24,6 +36,8 @@ def calibrate(
     quick: Annotated[
         bool, typer.Option("--quick", help="A minute instead of three: fewer and shorter trials.")
     ] = False,
+    notify: Notify = None,
+    notify_file: NotifyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine itself: what its load generator can make, and how noisy it is.
@@ -36,8 +50,9 @@ def calibrate(
     from orchestrator.calibrate import calibrate as measure
     from orchestrator.calibrateanswers import print_calibration
 
-    made = measure(console(error=as_json), QUICK if quick else USUAL)
-    print_calibration(made, console(), as_json=as_json)
+    with announcing("bench calibrate", notify, notify_file, as_json=as_json) as word:
+        made = measure(console(error=as_json), QUICK if quick else USUAL)
+        print_calibration(made, word.print_to(console()), as_json=as_json)
 
 
 def init(
@@ -79,3 +94,34 @@ def clean(
     from orchestrator.answers import print_clean
 
     print_clean(console(), cache=cache)
+
+
+@metrics_app.command("init")
+def metrics_init(
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write to; it is made.")
+    ] = Path("monitoring"),
+    address: Annotated[
+        str, typer.Option(metavar="ADDRESS:PORT", help="Where runs serve their metrics.")
+    ] = "127.0.0.1:9464",
+) -> None:
+    """Write a scrape configuration and alerts for Prometheus, and a dashboard for Grafana.
+
+    Example: bench metrics init -o monitoring
+    """
+    from orchestrator.watching.setup import write_setup
+
+    for path in write_setup(folder, address):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"then: prometheus --config.file={folder / 'prometheus.yml'}")
+
+
+@metrics_app.command("ls")
+def metrics_ls(as_json: AsJson = False) -> None:
+    """List the live metrics of a run: kind, unit, labels, meaning.
+
+    Example: bench metrics ls
+    """
+    from orchestrator.watching.setup import print_metrics
+
+    print_metrics(console(), as_json=as_json)

@@ -124,7 +124,7 @@ METRICS: Final = (
     _trial("samples_total", "counter", "memory samples taken"),
     _trial("missed_samples_total", "counter", "sampling instants that passed without one"),
     _trial("spool_batches", "gauge", "batches on the service's node that are not delivered yet"),
-)  # fmt: skip
+)
 
 BY_NAME: Final = {metric.name: metric for metric in METRICS}
 
