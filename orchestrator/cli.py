@@ -50,6 +50,7 @@ app.command("import", rich_help_panel="Keep")(keeping.import_runs)  # a word of 
 app.add_typer(release.keys_app, name="keys", rich_help_panel="Release")
 app.add_typer(keeping.baseline_app, name="baseline", rich_help_panel="Keep")
 app.add_typer(node.node_app, name="node", rich_help_panel="Prepare")
+app.add_typer(machine.metrics_app, name="metrics", rich_help_panel="Prepare")
 
 
 @app.callback()
