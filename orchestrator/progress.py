@@ -303,8 +303,11 @@ class TerminalProgress:
 
 
 @contextmanager
-def show_progress(console: Console) -> Iterator[Progress]:
-    """The progress display that fits where `console` writes to."""
+def show_progress(console: Console | Progress) -> Iterator[Progress]:
+    """The progress display that fits where `console` writes to; one that is there already stays."""
+    if not isinstance(console, Console):
+        yield console
+        return
     if not console.is_terminal:
         yield PlainProgress(console)
         return

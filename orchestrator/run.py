@@ -105,7 +105,7 @@ def run_matrix(
     matrix: Matrix,
     matrix_path: Path,
     options: RunOptions,
-    console: Console,
+    console: Console | Progress,
     *,
     text_path: Path | None = None,
     more: dict[str, Any] | None = None,
@@ -145,7 +145,7 @@ def _began(folder: Path) -> bool:
 
 
 def resume_run(
-    archive_path: Path, name: str, console: Console, *, metrics: str | None = None
+    archive_path: Path, name: str, console: Console | Progress, *, metrics: str | None = None
 ) -> RunResult:
     """Run what is missing or invalid in an earlier run, under the plan that it was begun with."""
     require_linux("a run")
@@ -184,7 +184,7 @@ def run_document(run_id: str, matrix_path: Path, matrix: Matrix, plan: Plan) -> 
     }
 
 
-def _execute(run: Run, console: Console, board: Board | None) -> RunResult:
+def _execute(run: Run, console: Console | Progress, board: Board | None) -> RunResult:
     error: HeapgateError | None = None
     with ExitStack() as stack:
         progress = watched(stack.enter_context(show_progress(console)), board, run)

@@ -18,8 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from orchestrator import cache
 from orchestrator.interrupt import Stop, stop_on_interrupt
+from orchestrator.progress import Progress
+from orchestrator.progressevents import EventProgress, forward
 from results.errors import (
     EnvironmentLacks,
     HeapgateError,
@@ -29,6 +33,8 @@ from results.errors import (
 )
 
 POLL_S = 0.2
+READER_S = 5.0
+"""A process that holds the pipe open after the run must not hold us."""
 
 
 @contextmanager
@@ -65,6 +71,8 @@ class Order:
     """What to run: a matrix as text, whose paths count from the folder of `matrix_path`.
 
     `more` is added to the run's document; `to_stderr` is where progress goes, `columns` how wide.
+    With `as_events` it goes to whoever gave the order instead (`progressevents`). `resume` is a run
+    to go on with, instead of a new one.
     """
 
     text_path: str
@@ -73,34 +81,53 @@ class Order:
     more: dict[str, Any]
     to_stderr: bool
     columns: int | None
+    as_events: bool = False
+    resume: str = ""
 
 
-def run_in_process(order: Order, folder: Path, stop: Stop) -> None:
+def run_in_process(
+    order: Order, folder: Path, stop: Stop, progress: Progress | None = None
+) -> None:
     """Run it, and pass on what asks to stop. Raises as the run did, but not RunIncomplete.
 
-    What was measured is in the archive. The process has a session of its own, so that a terminal's
-    Ctrl-C reaches it once, through us; it stops when its standard input is closed, and so with us.
+    `progress` is told what happens, else the run prints it itself. What was measured is in the
+    archive. The process has a session of its own, so that a terminal's Ctrl-C reaches it once,
+    through us; it stops when its standard input is closed, and so with us.
     """
     path, answer = folder / "order.json", folder / "answer.json"
-    path.write_text(json.dumps({name: getattr(order, name) for name in order.__slots__}))
+    plain = {name: getattr(order, name) for name in order.__slots__}
+    path.write_text(json.dumps(plain | {"as_events": progress is not None}))
     answer.unlink(missing_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestrator.runseries", str(path), str(answer)],
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if progress else None,
         start_new_session=True,
+        text=True,
     )
+    reader = _forward(process, progress) if progress else None
     try:
         _wait(process, stop)
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
+        if reader:
+            reader.join(READER_S)
         with suppress(OSError):
             process.stdin.close()  # type: ignore[union-attr]
     _raise_from(answer, process.returncode)
 
 
-def _wait(process: subprocess.Popen[bytes], stop: Stop) -> None:
+def _forward(process: subprocess.Popen[str], progress: Progress) -> threading.Thread:
+    """Pass on what the process tells, beside the waiting for its end."""
+    assert process.stdout
+    reader = threading.Thread(target=forward, args=(process.stdout, progress), daemon=True)
+    reader.start()
+    return reader
+
+
+def _wait(process: subprocess.Popen[str], stop: Stop) -> None:
     told = False
     while process.poll() is None:
         if stop.is_set() and not told:
@@ -124,19 +151,27 @@ def main() -> None:
     """Run what the file that is named first says, and write how it ended into the second."""
     from orchestrator.matrix import load_matrix
     from orchestrator.output import OutputConsole
-    from orchestrator.run import RunOptions, run_matrix
+    from orchestrator.run import RunOptions, resume_run, run_matrix
 
     order = Order(**json.loads(Path(sys.argv[1]).read_text()))
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    console = OutputConsole(stderr=order.to_stderr, width=order.columns)
+    shown: Console | Progress
+    if order.as_events:
+        # What libraries print must not get between the lines.
+        shown, sys.stdout = EventProgress(sys.stdout), sys.stderr
+    else:
+        shown = OutputConsole(stderr=order.to_stderr, width=order.columns)
     error: HeapgateError | None
     try:
         matrix_path, text_path = Path(order.matrix_path), Path(order.text_path)
-        matrix = load_matrix(text_path, relative_to=matrix_path.parent)
         options = RunOptions(Path(order.archive))
-        error = run_matrix(
-            matrix, matrix_path, options, console, text_path=text_path, more=order.more
-        ).error
+        if order.resume:
+            error = resume_run(options.archive, order.resume, shown).error
+        else:
+            matrix = load_matrix(text_path, relative_to=matrix_path.parent)
+            error = run_matrix(
+                matrix, matrix_path, options, shown, text_path=text_path, more=order.more
+            ).error
     except HeapgateError as raised:
         error = raised
     plain = {"exit_code": error.exit_code if error else 0, "text": str(error or "")}

@@ -96,11 +96,21 @@ def capacity(
         str | None, typer.Option(metavar="RATE", help="The highest rate to try.")
     ] = None,
     trials: Annotated[
-        int, typer.Option(min=2, max=100, help="Of each configuration, at most.")
-    ] = 12,
+        int | None,
+        typer.Option(
+            min=4, max=100, help="Of each configuration, at most; else 15, or what --budget allows."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long all of it may take, such as 30m."),
+    ] = None,
     within: Annotated[
         str, typer.Option(metavar="SHARE", help="Stop when the interval's ends are so close.")
     ] = "10%",
+    overload: Annotated[
+        bool, typer.Option("--overload/--no-overload", help="Then 1.3 times that, and back.")
+    ] = True,
     archive: ArchivePath = None,
     notify: Notify = None,
     notify_file: NotifyFile = None,
@@ -108,9 +118,11 @@ def capacity(
 ) -> None:
     """Find the largest rate at which each configuration still holds its objectives.
 
-    Every trial is a run in the archive: when it is stopped, the same command goes on.
+    The answer is confirmed in fresh processes; then comes an overload, and whether the service
+    recovers from it. Every trial is a run in the archive: when it is stopped, the same command
+    goes on.
 
-    Example: bench capacity matrix.yaml --highest 5000/s
+    Example: bench capacity matrix.yaml --budget 30m
     """
     with announcing(f"bench capacity {matrix}", notify, notify_file, as_json=as_json) as word:
         from orchestrator.capacityanswers import print_capacity
@@ -124,7 +136,9 @@ def capacity(
             lowest=lowest,
             highest=highest,
             trials=trials,
+            budget=budget,
             within=within,
+            overload=overload,
             as_json=as_json,
         )
 

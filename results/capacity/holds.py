@@ -9,7 +9,7 @@ from typing import Final
 from results.metrics import METRICS, format_value
 from results.record import TrialRecord
 from results.signoff.objectives import Objective
-from results.validity import spoiled_by_node
+from results.validity import NODE_FAULTS
 
 GENERATOR: Final = frozenset({"generator_late", "generator_exhausted", "generator_saturated"})
 """Findings that say that the load generator, not the service, was at its end."""
@@ -41,7 +41,7 @@ def held(
     if not record.valid:
         codes = {f.code for f in record.findings if f.level == "invalid"}
         first = next(f.text for f in record.findings if f.level == "invalid")
-        if spoiled_by_node(record):
+        if codes <= NODE_FAULTS | GENERATOR:
             return Held(None, first, generator_at_its_end=bool(codes & GENERATOR))
         return Held(False, first)
     growth = _backlog_growth(record)
