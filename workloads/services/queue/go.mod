@@ -1,0 +1,3 @@
+module heapgate/queue
+
+go 1.22
