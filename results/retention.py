@@ -1,15 +1,18 @@
 """Which runs of an archive may go, and how they go.
 
-A run that somebody relies on stays: one with a baseline's name, one with a sign-off, one that is
-running. Of every other the age, the number of a service's runs and the size of the archive decide.
+A run that somebody relies on stays: one with a baseline's name, one with a sign-off or whose
+figures another's sign-off rests on, one that is running. Of every other the age, the number of a
+service's runs and the size of the archive decide.
 A run goes by a rename first, so that a crash in between leaves nothing that looks like a run.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,7 +68,8 @@ def fates(
     runs = archive.runs()
     sizes = {run.run_id: folder_bytes(run.path) for run in runs}
     spared = set() if policy.last_too else _newest(runs, 1)
-    stays = {run.run_id: _bound(run, pinned, held, spared) for run in runs}
+    relied = _relied_on(runs)
+    stays = {run.run_id: _bound(run, pinned, held, spared, relied) for run in runs}
     wanted = _wanted(runs, policy, sizes, stays, now_ns)
     return [
         Fate(
@@ -79,16 +83,33 @@ def fates(
 
 
 def _bound(
-    run: RunEntry, pinned: Collection[str], held: Collection[str], spared: Collection[str]
+    run: RunEntry,
+    pinned: Collection[str],
+    held: Collection[str],
+    spared: Collection[str],
+    relied: Mapping[str, str],
 ) -> str:
     """Why a run must not go, whatever its age; empty when it may."""
     if run.run_id in pinned:
         return "it is a baseline"
     if any(run.path.glob(SIGNED)):
         return "it is signed"
+    if run.run_id in relied:
+        return f"the sign-off of {relied[run.run_id]} rests on it"
     if run.status == "running" or run.run_id in held:
         return "it is running"
     return "it is the newest of its service" if run.run_id in spared else ""
+
+
+def _relied_on(runs: Sequence[RunEntry]) -> dict[str, str]:
+    """Runs by which a capacity was signed off → the run whose sign-off it was."""
+    found: dict[str, str] = {}
+    for run in runs:
+        for path in run.path.glob(SIGNED):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+                searches = json.loads(path.read_bytes()).get("capacity") or ()
+                found |= {trial["run_id"]: run.run_id for s in searches for trial in s["runs"]}
+    return found
 
 
 def _ended_ns(run: RunEntry) -> int:

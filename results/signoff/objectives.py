@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from results.compare import Comparison, Measurement, Table
 from results.leaks import Leak
@@ -35,6 +35,9 @@ from results.record import TrialRecord, planned_id
 from results.statistics import Interval, blocks_at_least, median_interval
 from results.validity import spoiled_by_node
 
+if TYPE_CHECKING:
+    from results.capacity.archived import Searched
+
 PASS: Final = "PASS"  # noqa: S105 (a word, no password)
 FAIL: Final = "FAIL"
 CANT_TELL: Final = "CAN'T TELL"
@@ -48,7 +51,8 @@ Severity = Literal["block", "warn"]
 class Objective:
     """One thing to hold, as `text` says it.
 
-    `bound` is in the metric's own unit for a `limit`, which is `at_most` it or at least. For a
+    `bound` is in the metric's own unit for a `limit`, which is `at_most` it or at least, and in
+    requests per second for a `capacity`, which is at least it. For a
     `change` it is the fraction of the baseline by which the metric may become worse; below zero: by
     which it must become better. Empty `configurations` mean all but the baseline, empty
     `workloads` all.
@@ -82,6 +86,15 @@ class Cell:
     workload: str
     configuration: str
 
+    def is_of(self, record: TrialRecord) -> bool:
+        """Whether a trial was in it."""
+        return self == cell_of(record)
+
+
+def cell_of(record: TrialRecord) -> Cell:
+    """The cell of a trial."""
+    return Cell(record.os, record.node_class, record.workload, record.configuration)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -89,7 +102,8 @@ class Decision:
 
     `interval` is of the figure that decides: of a limit the metric's own, of a change the fraction
     of the baseline by which it is worse. `trials_needed` is about how many in all would tell; None
-    where no number up to TRIALS_MAX would, or where it is not a question of number.
+    where no number up to TRIALS_MAX would, or where it is not a question of number. `rests_on` is
+    the search that a capacity was decided by.
     """
 
     objective: Objective
@@ -99,6 +113,7 @@ class Decision:
     trials: int = 0
     interval: Interval | None = None
     trials_needed: int | None = None
+    rests_on: Searched | None = None
 
     @property
     def blocks(self) -> bool:
@@ -108,7 +123,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that objectives are decided on."""
+    """All that objectives are decided on.
+
+    `documents` are those of the runs, `searches` those of the capacity, the newest first.
+    """
 
     measurements: Sequence[Measurement]
     tables: Sequence[Table]
@@ -116,6 +134,8 @@ class Evidence:
     records: Sequence[TrialRecord]
     baseline: str
     confidence: float
+    documents: Sequence[Mapping[str, Any]] = ()
+    searches: Sequence[Searched] = ()
 
     @classmethod
     def of(
@@ -123,6 +143,8 @@ class Evidence:
         comparison: Comparison,
         records: Sequence[TrialRecord],
         measurements: Sequence[Measurement],
+        documents: Sequence[Mapping[str, Any]] = (),
+        searches: Sequence[Searched] = (),
     ) -> Evidence:
         """What was compared, with the trials that it was made of."""
         return cls(
@@ -132,6 +154,8 @@ class Evidence:
             records=records,
             baseline=comparison.settings.baseline,
             confidence=comparison.settings.confidence,
+            documents=documents,
+            searches=searches,
         )
 
 
@@ -145,15 +169,14 @@ def decide(objectives: Sequence[Objective], evidence: Evidence) -> list[Decision
             nowhere = Cell("", "", ", ".join(objective.workloads), "")
             found.append(Decision(objective, nowhere, CANT_TELL, "no trial of this run has it"))
         for cell in own:
-            decision = _decided(objective, cell, evidence)
+            decision = _decided(objective, cell, evidence, objectives)
             found.append(_without_the_spoiled(decision, spoiled.get(cell, [])))
     return found
 
 
 def _cells(evidence: Evidence) -> list[Cell]:
     """The cells with any trial, valid or not."""
-    records = (Cell(r.os, r.node_class, r.workload, r.configuration) for r in evidence.records)
-    return sorted(set(records))
+    return sorted(set(map(cell_of, evidence.records)))
 
 
 def _is_about(objective: Objective, cell: Cell, cells: Sequence[Cell], baseline: str) -> bool:
@@ -175,9 +198,8 @@ def _spoiled(records: Iterable[TrialRecord]) -> dict[Cell, list[str]]:
         if record.valid or (record.run_id, planned_id(record.trial_id)) in valid:
             continue
         if not spoiled_by_node(record):
-            cell = Cell(record.os, record.node_class, record.workload, record.configuration)
             first = next(f.code for f in record.findings if f.level == "invalid")
-            reasons[cell].append(first)
+            reasons[cell_of(record)].append(first)
     return reasons
 
 
@@ -188,8 +210,14 @@ def _without_the_spoiled(decision: Decision, reasons: Sequence[str]) -> Decision
     return replace(decision, word=CANT_TELL, reason=f"{why}; the others keep it")
 
 
-def _decided(objective: Objective, cell: Cell, evidence: Evidence) -> Decision:
+def _decided(
+    objective: Objective, cell: Cell, evidence: Evidence, objectives: Sequence[Objective]
+) -> Decision:
     undecided = Decision(objective, cell, CANT_TELL, "")
+    if objective.kind == "capacity":
+        from results.signoff.capacity import decide_capacity
+
+        return decide_capacity(undecided, evidence, objectives)
     if objective.kind == "limit":
         return _limit(undecided, evidence)
     if objective.kind == "change":

@@ -24,6 +24,7 @@ from results.statistics import Interval
 
 if TYPE_CHECKING:
     from results.archive import RunEntry
+    from results.capacity.archived import Searched
     from results.compare import Comparison
     from results.database import Database
 
@@ -65,7 +66,13 @@ def make_record(database: Database, question: Question) -> dict[str, Any]:
         known = ", ".join(sorted({r.configuration for r in database.records}))
         raise UserError(f"no trial is of {question.configuration!r}; there are: {known or 'none'}")
     measured = [m for run in database.runs for m in database.measurements(run.run_id)]
-    evidence = Evidence.of(comparison, database.records, measured)
+    evidence = Evidence.of(
+        comparison,
+        database.records,
+        measured,
+        [run.document for run in database.runs],
+        _searches(database, question),
+    )
     decisions = decide(_about(question), evidence)
     decisions = [d for d in decisions if d.cell.configuration in ("", question.configuration)]
     day = question.decided_at.date()
@@ -96,6 +103,7 @@ def make_record(database: Database, question: Question) -> dict[str, Any]:
         "validity": _validity(comparison, database.records),
         "noise": dict(question.noise) if question.noise else None,
         "evidence": [_evidence_of(run) for run in database.runs],
+        "capacity": _capacity(decisions),
         "command": question.command,
     }
 
@@ -114,6 +122,23 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return value
+
+
+def _searches(database: Database, question: Question) -> list[Searched]:
+    """The searches of the capacity that had ended when it was decided, where one is asked for."""
+    if not any(objective.kind == "capacity" for objective in question.objectives):
+        return []
+    from results.capacity.archived import searches_in
+
+    run, until_ns = database.runs[0], question.decided_at.timestamp() * 1e9
+    service = str(run.document["service"])
+    return searches_in(run.path.parent, service, [question.configuration], until_ns)
+
+
+def _capacity(decisions: Iterable[Decision]) -> list[dict[str, Any]] | None:
+    """The searches that decided, each once, with the digests of their runs; None: none did."""
+    found = {d.rests_on: None for d in decisions if d.rests_on}
+    return [searched.to_plain() for searched in found] or None
 
 
 def _about(question: Question) -> list[Objective]:

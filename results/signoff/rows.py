@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -13,6 +13,9 @@ from results.compare import Comparison, Measurement
 from results.record import TrialRecord
 from results.signoff.language import objective_from_plain
 from results.signoff.objectives import CANT_TELL, Decision, Evidence, decide
+
+if TYPE_CHECKING:
+    from results.capacity.archived import Searched
 
 _TEXT, _NUMBER = pa.string(), pa.float64()
 
@@ -44,15 +47,23 @@ def objective_rows(
     measurements: Sequence[Measurement],
 ) -> pa.Table:
     """Each objective of a run's own document, in each cell that it is about."""
-    evidence = Evidence.of(comparison, records, measurements)
     wanted, rows = [], []
     for plain in run.document.get("objectives") or ():
         try:
             wanted.append(objective_from_plain(plain))
         except (ValueError, KeyError, TypeError) as error:
             rows.append(_unread(plain, error))
+    searches = _searches(run, records) if any(o.kind == "capacity" for o in wanted) else ()
+    evidence = Evidence.of(comparison, records, measurements, [run.document], searches)
     rows += [_plain(decision) for decision in decide(wanted, evidence)]
     return pa.Table.from_pylist(rows, OBJECTIVES)
+
+
+def _searches(run: RunEntry, records: Sequence[TrialRecord]) -> Sequence[Searched]:
+    from results.capacity.archived import searches_in
+
+    names = {record.configuration for record in records}
+    return searches_in(run.path.parent, str(run.document["service"]), names)
 
 
 def _unread(plain: Any, error: Exception) -> dict[str, Any]:

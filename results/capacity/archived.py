@@ -1,0 +1,193 @@
+"""A search of the capacity made again from its archived runs: each is one answer at one rate.
+
+`bench capacity` marks its runs: `capacity` in a run's document has the search's key, the
+configuration and the rate. All else is made from what was measured, so that whoever has the archive
+comes to the same interval.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any, Final
+
+from results.archive import Archive, RunEntry
+from results.capacity.holds import held
+from results.capacity.search import Answer, Bounds, Search
+from results.database import open_database
+from results.intact import damaged_trials, digest_of_run
+from results.record import TrialRecord
+from results.signoff.language import objective_from_plain
+from results.signoff.objectives import Cell, Objective
+from results.statistics import Interval
+from results.traffic import traffic_of_run
+
+SPAN: Final = 32.0
+"""The capacity is looked for so many times below the least rate that was tried and above the
+greatest: bounds of the user's own could only make the interval narrower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One run of a search; `holds` is None when it says nothing of the service."""
+
+    run_id: str
+    sha256: str
+    rate_rps: float
+    holds: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What a search found in one cell, in requests per second.
+
+    `interval` ends at infinity when no rate failed, and begins at zero when none held. `subjects`
+    are the builds and settings that were tried, as `subject_of` tells them; `limits` are what a
+    rate had to hold. `doubts` are why it can't be relied on.
+    """
+
+    key: str
+    cell: Cell
+    subjects: frozenset[str]
+    limits: tuple[Objective, ...]
+    answered: tuple[Answered, ...]
+    interval: Interval
+    finished_ns: int
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> int:
+        """Trials that said something."""
+        return sum(a.holds is not None for a in self.answered)
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON, for a record."""
+        return {
+            "key": self.key,
+            "os": self.cell.os,
+            "node_class": self.cell.node_class,
+            "workload": self.cell.workload,
+            "configuration": self.cell.configuration,
+            "limits": [limit.text for limit in self.limits],
+            "interval": {
+                "estimate": self.interval.estimate,
+                "low": self.interval.low,
+                "high": self.interval.high,
+            },
+            "runs": [
+                {"run_id": a.run_id, "sha256": a.sha256, "rate_rps": a.rate_rps, "holds": a.holds}
+                for a in self.answered
+            ],
+        }
+
+
+def searches_in(
+    archive: Path, service: str, configurations: Iterable[str], until_ns: float = inf
+) -> list[Searched]:
+    """The searches of these configurations of a service whose runs ended by then, newest first."""
+    names = set(configurations)
+    groups: dict[tuple[str, str], list[RunEntry]] = defaultdict(list)
+    for run in Archive(archive).runs():
+        mark, ended_ns = _mark_of(run), run.document.get("finished_ns")
+        if mark is None or not ended_ns or ended_ns > until_ns:
+            continue
+        if run.document.get("service") == service and mark["configuration"] in names:
+            groups[mark["key"], mark["configuration"]].append(run)
+    found = [searched for runs in groups.values() for searched in _searched(archive, runs)]
+    return sorted(found, key=lambda searched: (-searched.finished_ns, searched.key, searched.cell))
+
+
+def _mark_of(run: RunEntry) -> dict[str, Any] | None:
+    """What a run was made for; None when it is no trial of a search, or that can't be read."""
+    mark = run.document.get("capacity")
+    if not isinstance(mark, dict) or not isinstance(mark.get("rate_rps"), (int, float)):
+        return None
+    named = all(isinstance(mark.get(name), str) for name in ("key", "configuration"))
+    return mark if named and 0 < mark["rate_rps"] < inf else None
+
+
+def _searched(archive: Path, runs: Sequence[RunEntry]) -> Iterator[Searched]:
+    """One search, in each cell that its trials were in."""
+    with open_database(archive, [run.run_id for run in runs]) as database:
+        doubts = [*database.damage, *_damage(runs)]
+        by_cell: dict[Cell, list[tuple[RunEntry, TrialRecord, Answered]]] = defaultdict(list)
+        for run in runs:
+            own = [record for record in database.records if record.run_id == run.run_id]
+            if not own:
+                continue  # It ended before its trial did.
+            record = max(own, key=lambda r: (r.valid, r.started_ns))
+            values = {m.metric: m.value for m in database.measurements(run.run_id)}
+            rate_rps = float(run.document["capacity"]["rate_rps"])
+            said = held(record, values, _limits(run), rate_rps)
+            answered = Answered(run.run_id, digest_of_run(run.path), rate_rps, said.holds)
+            cell = Cell(record.os, record.node_class, record.workload, record.configuration)
+            by_cell[cell].append((run, record, answered))
+    for cell, tried in by_cell.items():
+        yield _of_cell(cell, tried, doubts)
+
+
+def _damage(runs: Sequence[RunEntry]) -> Iterator[str]:
+    """What has changed since it was sealed: a trial that no longer counts might have failed."""
+    for run in runs:
+        for folder, wrong in damaged_trials(sorted((run.path / "trials").glob("*/"))).items():
+            name, why = next(iter(wrong.items()))
+            yield f"{run.run_id}: {folder.name}: {name} {why}"
+
+
+def _of_cell(
+    cell: Cell, tried: Sequence[tuple[RunEntry, TrialRecord, Answered]], doubts: Sequence[str]
+) -> Searched:
+    runs = [run for run, _, _ in tried]
+    answered = tuple(answer for _, _, answer in tried)
+    limits = {tuple(limit.text for limit in _limits(run)): _limits(run) for run in runs}
+    interval, contradicts = _interval(answered, runs[0].document["comparison"]["confidence"])
+    found = list(doubts)
+    if len(limits) > 1:
+        found.append("its trials did not all have to hold the same limits")
+    if contradicts:
+        found.append("it held at higher rates and not at lower ones")
+    return Searched(
+        key=str(runs[0].document["capacity"]["key"]),
+        cell=cell,
+        subjects=frozenset(subject_of(run.document, record) for run, record, _ in tried),
+        limits=next(iter(limits.values())),
+        answered=answered,
+        interval=interval,
+        finished_ns=max(int(run.document["finished_ns"]) for run in runs),
+        doubts=tuple(found),
+    )
+
+
+def _limits(run: RunEntry) -> tuple[Objective, ...]:
+    return tuple(map(objective_from_plain, run.document.get("objectives", ())))
+
+
+def _interval(answered: Iterable[Answered], confidence: float) -> tuple[Interval, bool]:
+    """Where the capacity lies by these answers, and whether they contradict each other."""
+    answers = [Answer(a.rate_rps, a.holds) for a in answered if a.holds is not None]
+    if not answers:
+        return Interval(0.0, 0.0, inf), False
+    rates = [answer.rate_rps for answer in answers]
+    bounds = Bounds(min(rates) / SPAN, max(rates) * SPAN, len(answers), confidence=confidence)
+    search = Search(bounds, rates[0], answers)
+    found = search.interval()
+    low = found.low if any(answer.holds for answer in answers) else 0.0
+    high = inf if all(answer.holds for answer in answers) else found.high
+    return Interval(found.estimate, low, high), search.contradicts_itself
+
+
+def subject_of(document: Mapping[str, Any], record: TrialRecord) -> str:
+    """What was measured, in words that are equal where it was the same: build, settings, scenario.
+
+    The rate is not of it: that is what a search changes.
+    """
+    service = record.spec["service"]
+    environment = [f"{k}={v}" for k, v in service["environment"] if not k.startswith("HEAPGATE_")]
+    limits = [f"{k} {v:.15g}" for k, v in record.spec["limits"].items() if v is not None]
+    traffic = traffic_of_run(document, [record])[record.workload]
+    scenario = [str(traffic.get(name)) for name in ("scenario", "text of the scenario")]
+    parts = (service["binary"]["sha256"], *service["arguments"], *environment, *limits, *scenario)
+    return "\n".join(map(str, parts))
