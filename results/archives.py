@@ -10,15 +10,15 @@ from __future__ import annotations
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from results.archive import Archive, RunEntry
 from results.errors import UserError
-from results.fragments import Trials, read_trials
+from results.fragments import Tables, Trials, read_trials, tables_of_rows
 from results.intact import digest_of_run
 
 Checked = Callable[[Path], Path]
@@ -135,26 +135,21 @@ def _together(parts: Sequence[Trials]) -> Trials:
     """What was read of several archives as one."""
     if len(parts) == 1:
         return parts[0]
-    names = list(dict.fromkeys(name for part in parts for name in part.tables))
+    files = {
+        name: tuple(own for part in parts for own in part.files[name]) for name in parts[0].files
+    }
+    documents = {
+        name: partial(_one_table, parts, name) for name in parts[0].tables if name not in files
+    }
     return Trials(
         runs=tuple(run for part in parts for run in part.runs),
         records=tuple(record for part in parts for record in part.records),
-        tables={name: _one_table([part.tables[name] for part in parts]) for name in names},
+        tables=Tables(documents | tables_of_rows(files)),
+        files=files,
         notes=[note for part in parts for note in part.notes],
         damage=tuple(text for part in parts for text in part.damage),
     )
 
 
-def _one_table(tables: Sequence[pa.Table | ds.Dataset]) -> pa.Table | ds.Dataset:
-    """A table of rows stays a set of files, each with what is known of its trial."""
-    files = [table for table in tables if isinstance(table, ds.FileSystemDataset)]
-    if not files:
-        return pa.concat_tables(tables)
-    return ds.FileSystemDataset(
-        list(_fragments(files)), files[0].schema, ds.IpcFileFormat(), files[0].filesystem
-    )
-
-
-def _fragments(files: Sequence[ds.FileSystemDataset]) -> Iterator[ds.Fragment]:
-    for dataset in files:
-        yield from dataset.get_fragments()
+def _one_table(parts: Sequence[Trials], name: str) -> pa.Table:
+    return pa.concat_tables([part.tables[name] for part in parts])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from results.archive import Archive
 from results.archives import Checked, find_archives, read_archives
+from results.catalog import Catalog
 from results.fragments import Trials
 from results.quick import QUICK, Counted
 from results.record import TrialRecord, group_of
@@ -93,10 +94,8 @@ class Database:
         self._measured: dict[str, list[Measurement]] = {}
         self.limits = limits or Limits()
         self._sandbox = Sandbox(self.limits.memory)
-        self._sandbox.register(trials.tables)
-        for name in (*SHOWN, *VIEWS):
-            self._sandbox.execute(view_text(name))
         self._sandbox.lock()
+        self._catalog = Catalog(self._sandbox, trials.tables, _texts((*SHOWN, *VIEWS)))
 
     def __enter__(self) -> Database:
         return self
@@ -155,7 +154,18 @@ class Database:
         self._test_if_asked(asked)
         self._count_if_asked(asked)
         limit_s = self.limits.timeout_s if timeout_s is None else timeout_s
-        with self._sandbox.answer(sql, parameters or {}, limit_s) as reader:
+        with self._answer(sql, parameters or {}, limit_s, asked) as reader:
+            yield reader
+
+    @contextmanager
+    def _answer(
+        self, sql: str, parameters: Mapping[str, Any], timeout_s: float, asked: str
+    ) -> Iterator[pa.RecordBatchReader]:
+        with clean_errors():
+            self._catalog.provide(asked)
+        # A name may be put together within the query; and who mistypes one is told what is near.
+        missed = self._catalog.provide_all
+        with self._sandbox.answer(sql, parameters, timeout_s, missed) as reader:
             yield reader
 
     def measurements(self, run_id: str) -> list[Measurement]:
@@ -168,8 +178,8 @@ class Database:
         from results.compare import Measurement
 
         self._count("answers", [run_id])
-        asked = "from trial_metrics where run_id = $run_id"
-        with self._sandbox.answer(asked, {"run_id": run_id}, self.limits.timeout_s) as reader:
+        sql = "from trial_metrics where run_id = $run_id"
+        with self._answer(sql, {"run_id": run_id}, self.limits.timeout_s, sql) as reader:
             table = reader.read_all()
         records = {(r.run_id, r.trial_id): r for r in self.records}
         return [
@@ -204,9 +214,8 @@ class Database:
         """The views of `COMPARED` are only made for a query that names one of them."""
         if self._compared or not _names_one(sql, COMPARED):
             return
-        self._sandbox.register(self.compared_runs())
-        for name in COMPARED:
-            self._sandbox.execute(view_text(name))
+        self._catalog.put(self.compared_runs())
+        self._catalog.define(_texts(COMPARED))
         self._compared = True
 
     def _profile_if_asked(self, sql: str) -> None:
@@ -214,16 +223,15 @@ class Database:
         if self._profiled or not _names_one(sql, PROFILED):
             return
         self._profiled = True
-        self._sandbox.register(self.unpacked_profiles())
-        for name in PROFILED:
-            self._sandbox.execute(view_text(name))
+        self._catalog.put(self.unpacked_profiles())
+        self._catalog.define(_texts(PROFILED))
 
     def _test_if_asked(self, sql: str) -> None:
         """Trials that were sealed untested are tested when a query names a view of `TESTED`."""
         if self._tested or not _names_one(sql, TESTED):
             return
         self._tested = True
-        self._sandbox.register(self.tested_trials())
+        self._catalog.put(self.tested_trials())
 
     def _count_if_asked(self, sql: str) -> None:
         """What needs every request is counted for a query of all runs that names such a view.
@@ -241,11 +249,10 @@ class Database:
         with clean_errors():
             rows = self._counted.rows(view, run_ids) if run_ids else None
         if rows is None:
-            text = view_text(view).replace("create view", "create or replace view")
-            self._sandbox.execute(text)
+            self._catalog.define(_texts([view]))
         else:
-            self._sandbox.register({f"raw_{view}": rows})
-            self._sandbox.execute(f"create or replace view {view} as from raw_{view}")
+            self._catalog.put({f"raw_{view}": rows})
+            self._catalog.define({view: f"create view {view} as from raw_{view}"})
 
     def tested_trials(self) -> dict[str, pa.Table]:
         """The tables behind the views of `TESTED`, with trials that were sealed untested."""
@@ -323,6 +330,10 @@ def open_archives(
 def view_text(name: str) -> str:
     """The SQL of a view, with its comments."""
     return (resources.files("results") / "views" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _texts(names: Iterable[str]) -> dict[str, str]:
+    return {name: view_text(name) for name in names}
 
 
 def _names_one(sql: str, views: Sequence[str]) -> bool:

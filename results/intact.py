@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -107,12 +108,14 @@ class _Checked:
     def state_of(self, folder: Path) -> str:
         """What changes whenever a file is written; empty for one that has just been."""
         lines = []
-        for path in sorted(folder.iterdir()):
-            about = path.stat()
-            if self._now_s - max(about.st_mtime, about.st_ctime) < _SETTLED_S:
-                return ""
-            numbers = (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
-            lines.append(f"{path.name} {numbers}")
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=attrgetter("name")):
+                # Asked of the file: what Windows keeps in the folder may be older.
+                about = os.stat(entry.path)  # noqa: PTH116
+                if self._now_s - max(about.st_mtime, about.st_ctime) < _SETTLED_S:
+                    return ""
+                numbers = (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+                lines.append(f"{entry.name} {numbers}")
         return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def remember(self, states: dict[Path, str]) -> None:

@@ -123,7 +123,8 @@ def _verified(staged: Path) -> RunEntry:
     try:
         if not has_form(run.document):
             raise UserError("its run.json is not the document of a run")
-        read_trials(archive, [run])
+        # Made, each of them: what a document lacks is found no sooner.
+        list(read_trials(archive, [run]).tables.values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"the record of a trial lacks something: {error!r}"[:200]) from error
     return run

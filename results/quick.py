@@ -59,4 +59,4 @@ class Counted:
         if counted_only:
             counted = counted_trials(self._trials.records)
             records = [r for r in records if (r.run_id, r.trial_id) in counted]
-        return of_trials(self._trials.tables, records)
+        return of_trials(self._trials.files, records)

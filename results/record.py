@@ -266,7 +266,7 @@ class TrialRecord:
         return json.dumps(dataclasses.asdict(self) | {"valid": self.valid}, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> TrialRecord:
+    def from_json(cls, text: str | bytes) -> TrialRecord:
         """Read `trial.json`. Raises ValueError on JSON that is none, TypeError on other shapes."""
         plain = json.loads(text)
         plain.pop("valid", None)
@@ -283,4 +283,4 @@ class TrialRecord:
     @classmethod
     def read(cls, path: Path) -> TrialRecord:
         """Read a `trial.json` file."""
-        return cls.from_json(path.read_text(encoding="utf-8"))
+        return cls.from_json(path.read_bytes())

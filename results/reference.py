@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from results.database import COMPARED, PROFILED, VIEWS, view_text
-from results.fragments import key_columns
 from results.metrics import METRICS
+from results.rowfiles import key_columns
 from results.schema import TABLES
 
 _INTRODUCTION = """\

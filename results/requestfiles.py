@@ -14,10 +14,10 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from results.record import TrialRecord
+from results.rowfiles import RowFiles
 from results.streams import table_of
 
 ABREAST_ROWS_MAX: Final = 20_000_000
@@ -109,15 +109,15 @@ def kept(values: NDArray[Any], mask: Mask) -> NDArray[Any]:
 
 
 def of_trials(
-    tables: Mapping[str, pa.Table | ds.Dataset], records: Sequence[TrialRecord]
+    files: Mapping[str, Sequence[RowFiles]], records: Sequence[TrialRecord]
 ) -> list[TrialFiles]:
-    """These trials with the files behind an archive's tables (`results.fragments`)."""
+    """These trials with their files of requests, of all those of an archive."""
     found: dict[tuple[str, str], list[Path]] = {}
-    for name, table in tables.items():
-        if name.startswith("raw_requests") and isinstance(table, ds.FileSystemDataset):
-            for path in map(Path, table.files):
-                run, _, trial, _ = path.parts[-4:]
-                found.setdefault((run, trial), []).append(path)
+    for name, parts in files.items():
+        if name.startswith("raw_requests"):
+            for trial, _, path in (file for part in parts for file in part.found()):
+                key = (trial.record.run_id, trial.record.trial_id)
+                found.setdefault(key, []).append(Path(path))
     keys = ((r, (r.run_id, r.trial_id)) for r in records)
     return [TrialFiles(record, tuple(found.get(key, ()))) for record, key in keys]
 

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -105,17 +105,33 @@ class Sandbox:
 
     @contextmanager
     def answer(
-        self, sql: str, parameters: Mapping[str, Any], timeout_s: float
+        self,
+        sql: str,
+        parameters: Mapping[str, Any],
+        timeout_s: float,
+        missed: Callable[[], None] | None = None,
     ) -> Iterator[pa.RecordBatchReader]:
-        """The answer to a query that was checked, batch by batch. Raises UserError."""
+        """The answer to a query that was checked, batch by batch. Raises UserError.
+
+        Where it names what is not there, `missed` is called, if given, and it is tried once more.
+        """
         with time_limit(self._connection, timeout_s), clean_errors():
-            relation = self._connection.sql(sql, params=dict(parameters) or None)
-            assert relation is not None, "a statement that reads has an answer"
-            reader = relation.to_arrow_reader(BATCH_ROWS)
+            try:
+                reader = self._asked(sql, parameters)
+            except duckdb.CatalogException:
+                if missed is None:
+                    raise
+                missed()
+                reader = self._asked(sql, parameters)
             try:
                 yield reader
             finally:
                 reader.close()
+
+    def _asked(self, sql: str, parameters: Mapping[str, Any]) -> pa.RecordBatchReader:
+        relation = self._connection.sql(sql, params=dict(parameters) or None)
+        assert relation is not None, "a statement that reads has an answer"
+        return relation.to_arrow_reader(BATCH_ROWS)
 
 
 class SpillFolder:

@@ -49,16 +49,23 @@ _LEAKS: Final = pa.schema(
 
 def trend_tables(records: Sequence[TrialRecord]) -> dict[str, pa.Table]:
     """The tables behind the views `trends` and `leaks`."""
+    return {"raw_trends": trends_table(records), "raw_leaks": leaks_table(records)}
+
+
+def trends_table(records: Sequence[TrialRecord]) -> pa.Table:
+    """Each series of each trial."""
+    return pa.Table.from_pylist(list(_trend_rows(records)), _TRENDS)
+
+
+def leaks_table(records: Sequence[TrialRecord]) -> pa.Table:
+    """Each cell of each run."""
     runs = dict.fromkeys(record.run_id for record in records)
-    leaks = [
+    rows = [
         {"run_id": run_id, **leak_row(leak)}
         for run_id in runs
         for leak in leaks_of(record for record in records if record.run_id == run_id)
     ]
-    return {
-        "raw_trends": pa.Table.from_pylist(list(_trend_rows(records)), _TRENDS),
-        "raw_leaks": pa.Table.from_pylist(leaks, _LEAKS),
-    }
+    return pa.Table.from_pylist(rows, _LEAKS)
 
 
 def _trend_rows(records: Iterable[TrialRecord]) -> Iterator[dict[str, Any]]:
