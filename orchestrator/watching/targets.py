@@ -6,6 +6,7 @@ in memory, never put into an error, a log or the archive, and no other process i
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
@@ -100,13 +101,17 @@ def _target(place: str, url: str) -> Target:
 
 def _kind(url: str) -> str:
     """The word before `://`, where it is one that Apprise knows: anything else may be a secret."""
+    kind = url.partition("://")[0].lower()
+    return f"a target of kind {kind}" if kind in _kinds() else "a target of an unknown kind"
+
+
+@functools.cache
+def _kinds() -> frozenset[str]:
     from apprise import Apprise
 
-    kind = url.partition("://")[0].lower()
-    known = {
+    return frozenset(
         word
         for schema in Apprise().details()["schemas"]
         for words in (schema["protocols"], schema["secure_protocols"])
         for word in words or ()
-    }
-    return f"a target of kind {kind}" if kind in known else "a target of an unknown kind"
+    )
