@@ -34,11 +34,11 @@ def expand(source: Source) -> dict[str, Any]:
         return document
     base = _baseline(configurations)
     added = {}
-    for combination in _combinations(axes):
+    for combination in combinations(axes):
         name = ".".join(_part(setting, value) for setting, value in combination.items())
         if name in configurations or name in added:
             raise AxesError(("axes",), f"the combination {name!r} is there twice")
-        added[name] = _with(base, combination)
+        added[name] = with_settings(base, combination)
         source.places[("configurations", name)] = source.place(("axes",))
     return document | {"configurations": configurations | added}
 
@@ -54,7 +54,8 @@ def _is_true(value: Any) -> bool:
     return str(value).lower() in ("true", "yes", "on")
 
 
-def _combinations(axes: dict[str, Any]) -> list[dict[str, Any]]:
+def combinations(axes: dict[str, Any]) -> list[dict[str, Any]]:
+    """The values of the axes that belong together, by setting. Raises AxesError."""
     varied = {key: value for key, value in axes.items() if key not in RESERVED}
     count = 1
     for setting, options in varied.items():
@@ -91,7 +92,8 @@ def _part(setting: str, value: Any) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text).strip("-.")
 
 
-def _with(base: dict[str, Any], combination: dict[str, Any]) -> dict[str, Any]:
+def with_settings(base: dict[str, Any], combination: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with a combination's values on top."""
     made = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
     for setting, value in combination.items():
         section, _, key = setting.rpartition(".")

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import typer
 
-from orchestrator.commands import asking, keeping, machine, node, release, running
+from orchestrator.absent import hide_packages
+from orchestrator.commands import asking, keeping, machine, node, release, running, tuning
 from results.errors import EnvironmentLacks, HeapgateError, ReaderGone
 
 app = typer.Typer(
@@ -31,7 +32,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         asking.sql,
         asking.serve,
     ),
-    "Release": (release.signoff, release.capacity),
+    "Release": (release.signoff, release.capacity, release.forecast, tuning.tune),
     "Keep": (keeping.export, keeping.verify, keeping.gc),
     "Prepare": (
         machine.doctor,
@@ -63,6 +64,7 @@ def _before_every_command() -> None:
 
 def main() -> None:
     """Entry point: expected errors become one clear message and a documented exit code."""
+    hide_packages()
     _allow_any_character()
     sys.exit(_exit_code())
 
