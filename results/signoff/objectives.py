@@ -160,7 +160,20 @@ class Evidence:
 
 
 def decide(objectives: Sequence[Objective], evidence: Evidence) -> list[Decision]:
-    """Every objective in every cell that it is about. Deterministic; at least one for each."""
+    """Every objective in every cell that it is about. Deterministic; at least one for each.
+
+    Of a run that was ended early it is what the whole run would have said (`curtail.py`).
+    """
+    found = decisions_in(objectives, evidence)
+    if any(document.get("stopped_early") for document in evidence.documents):
+        from results.signoff.curtail import at_the_end
+
+        return [at_the_end(decision, evidence) for decision in found]
+    return found
+
+
+def decisions_in(objectives: Sequence[Objective], evidence: Evidence) -> list[Decision]:
+    """The same by what was measured alone, however much more was planned."""
     cells, spoiled = _cells(evidence), _spoiled(evidence.records)
     found: list[Decision] = []
     for objective in objectives:
@@ -169,7 +182,7 @@ def decide(objectives: Sequence[Objective], evidence: Evidence) -> list[Decision
             nowhere = Cell("", "", ", ".join(objective.workloads), "")
             found.append(Decision(objective, nowhere, CANT_TELL, "no trial of this run has it"))
         for cell in own:
-            decision = _decided(objective, cell, evidence, objectives)
+            decision = decide_in(objective, cell, evidence, objectives)
             found.append(_without_the_spoiled(decision, spoiled.get(cell, [])))
     return found
 
@@ -210,9 +223,10 @@ def _without_the_spoiled(decision: Decision, reasons: Sequence[str]) -> Decision
     return replace(decision, word=CANT_TELL, reason=f"{why}; the others keep it")
 
 
-def _decided(
-    objective: Objective, cell: Cell, evidence: Evidence, objectives: Sequence[Objective]
+def decide_in(
+    objective: Objective, cell: Cell, evidence: Evidence, objectives: Sequence[Objective] = ()
 ) -> Decision:
+    """One objective in one cell by its figures; `objectives` have the limits of a capacity."""
     undecided = Decision(objective, cell, CANT_TELL, "")
     if objective.kind == "capacity":
         from results.signoff.capacity import decide_capacity
@@ -313,7 +327,7 @@ def _trials_needed(worse: Interval, bound: float, trials: int, confidence: float
         return max(least, trials + 1)
     distance = abs(worse.estimate - bound)
     half = worse.high - worse.estimate if worse.estimate <= bound else worse.estimate - worse.low
-    if distance == 0 or half <= 0:
+    if half <= 0 or half > distance * TRIALS_MAX:
         return None
     needed = math.ceil(trials * (half / distance) ** 2) + 1
     return max(least, needed, trials + 1) if needed <= TRIALS_MAX else None
