@@ -2,8 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 AREA ?= all
-# Tests that mostly wait for machines to join or to be missed: they run side by side.
+# Tests that measure run alone. Those that mostly wait for machines to join or to be missed, and
+# those that only read and write, run side by side.
 WAITING := tests/cluster tests/wine tests/orchestrator/test_head_join.py
+READING := tests/results tests/workloads tests/test_generated.py
+PYTEST := $(BIN)/python -m pytest --durations=20 --durations-min=5
+TWO := --numprocesses=2 --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types imports bench docs lock wire clean
@@ -16,8 +20,9 @@ demo: .venv/ready ## Install, then measure the shipped claim end to end (about 3
 
 test: .venv/ready-dev ## Install what the tests need, then run them
 	@tests/prepare.sh
-	$(BIN)/python -m pytest $(WAITING:%=--ignore=%)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(WAITING)
+	$(PYTEST) $(READING:%=--ignore=%) $(WAITING:%=--ignore=%)
+	$(PYTEST) $(TWO) $(READING)
+	$(PYTEST) $(TWO) $(WAITING)
 
 check: lint types imports ## Everything that CI asks besides the tests
 
