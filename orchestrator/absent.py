@@ -25,3 +25,8 @@ class _Absent:
 def hide_packages() -> None:
     """Hide them until this process ends."""
     sys.meta_path.insert(0, _Absent)
+
+
+def show_packages() -> None:
+    """Leave them to be found again, for the few commands that need them."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not _Absent]

@@ -143,6 +143,99 @@ def capacity(
         )
 
 
+class ForecastFormat(StrEnum):
+    """How `bench forecast` prints."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    md = "md"
+
+
+def forecast(
+    rate: Annotated[
+        str | None, typer.Option(metavar="RATE", help="At this request rate, such as 1200/s.")
+    ] = None,
+    live: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="With so much alive, such as 800MiB.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="With this GOGC or GOMEMLIMIT; repeat it."),
+    ] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(metavar="SERVICE", help="Instead: where a service's history goes on to."),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="DATE", help="With --history: until this day.")
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option(min=1, max=1_000, help="With --history: so many runs ahead.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as peak_rss or gc_cpu; repeat it. Else these two; in time all."),
+    ] = None,
+    configuration: Annotated[
+        list[str] | None,
+        typer.Option("--configuration", "-c", help="A configuration; repeat it. Else all."),
+    ] = None,
+    workload: Annotated[
+        list[str] | None, typer.Option(help="Trials of this workload alone; repeat it.")
+    ] = None,
+    node_class: Annotated[str, typer.Option(help="Part of a node class's name.")] = "",
+    service: Annotated[
+        str | None, typer.Option(help="Of which service; else that of the latest run.")
+    ] = None,
+    confidence: Annotated[
+        str, typer.Option(metavar="SHARE", help="Of the intervals, from 50% to 99%.")
+    ] = "90%",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A picture too: .svg or .png.")
+    ] = None,
+    form: Annotated[ForecastFormat, typer.Option("--format", help="How to print.")] = (
+        ForecastFormat.table
+    ),
+    archive: ArchivePath = None,
+) -> None:
+    """Tell memory and GC CPU at a load that was not measured, or in time, with its interval.
+
+    Each forecast shows how its method does on what was measured. It is a figure to plan with: no
+    sign-off rests on one. What lies too far out, or is told by too few trials, is refused.
+
+    Example: bench forecast --rate 1200/s
+    """
+    from orchestrator import forecastanswers
+
+    if history is not None or by is not None or runs is not None:
+        forecastanswers.print_continued(
+            archive_path(archive),
+            history or service,
+            forecastanswers.wanted(metric, configuration, workload, node_class),
+            console(),
+            by=by,
+            runs=runs,
+            confidence=confidence,
+            form=form.value,
+            output=output,
+        )
+        return
+    asked = forecastanswers.asked_for(
+        metrics=metric or (),
+        configurations=configuration or (),
+        workloads=workload or (),
+        node_class=node_class,
+        rate=rate,
+        live=live,
+        environment=env or (),
+        confidence=confidence,
+    )
+    forecastanswers.print_forecast(
+        archive_path(archive), service, asked, console(), form=form.value, output=output
+    )
+
+
 @keys_app.command("new")
 def keys_new(name: Annotated[str, typer.Argument(help="Whose key it is.")]) -> None:
     """Make a key pair. An Ed25519 key of ssh-keygen does as well.
