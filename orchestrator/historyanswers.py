@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +15,12 @@ from rich.text import Text
 from orchestrator.answers import plain_table, print_json
 from results.errors import UserError
 from results.metrics import counted, format_value
+from results.shiftwords import bounds_text, difference_text, size_text
 
 if TYPE_CHECKING:
     from results.history import (
         CellHistory,
         Change,
-        Difference,
         History,
         MetricHistory,
         RunPoint,
@@ -36,7 +35,6 @@ LEAST_RANGE: Final = 0.1
 """What a line spans at least, as a share of its level: else noise would look like news."""
 
 STYLES: Final = {"better": "green", "worse": "red", "": "cyan"}
-_TEXT_MAX: Final = 60
 
 
 def print_history(
@@ -129,43 +127,29 @@ def _bars(values: Sequence[float]) -> str:
 
 def _short(own: MetricHistory, change: Change) -> str:
     word = change.verdict or "changed"
-    return f"{word} {_size(own, change, change.size)}{'' if change.settled else ' (fresh)'}"
+    return (
+        f"{word} {size_text(own.metric, change, change.size)}{'' if change.settled else ' (fresh)'}"
+    )
 
 
 def _told(own: MetricHistory, change: Change) -> Iterator[str]:
     """A change in words, and what is known of why."""
-    low, high = change.bounds or (None, None)
-    bounds = "needs more runs for an interval"
-    if low is not None and high is not None:
-        bounds = f"{_size(own, change, low)} … {_size(own, change, high)}"
     fresh = "" if change.settled else "; fresh: the next runs may move or refute it"
     yield (
         f"[{STYLES[change.verdict]}]{change.verdict or 'changed'}[/] {own.metric.label} "
         f"{format_value(own.metric, change.before)} → {format_value(own.metric, change.after)}, "
-        f"{_size(own, change, change.size)} ({bounds}) between {change.run_before} and "
+        f"{size_text(own.metric, change, change.size)} ({bounds_text(own.metric, change)}) between "
+        f"{change.run_before} and "
         f"{change.run_after}{fresh}"
     )
-    told = [f"{d.what} {_near(d, d.before)} → {_near(d, d.after)}" for d in change.differences]
+    told = map(difference_text, change.differences)
     yield f"    [dim]{escape('; '.join(told)) or 'nothing that is recorded differs there'}[/]"
-
-
-def _size(own: MetricHistory, change: Change, size: float) -> str:
-    if change.relative:
-        return f"{size * 100:+.1f} %"
-    return ("+" if size > 0 else "−") + format_value(own.metric, abs(size))
 
 
 def _between(own: MetricHistory, interval: tuple[float, float] | None) -> str:
     if interval is None:
         return "–"
     return " … ".join(format_value(own.metric, value) for value in interval)
-
-
-def _near(difference: Difference, text: str) -> str:
-    """A commit by its first digits, anything else cut where it grows too long."""
-    if difference.what == "commit":
-        text = re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", text)
-    return (text if len(text) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…") or "none"
 
 
 def _day(point: RunPoint) -> str:

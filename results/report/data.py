@@ -19,6 +19,7 @@ from results.archive import RunEntry
 from results.compare import Comparison
 from results.database import Database
 from results.record import TrialRecord
+from results.report.course import Course
 
 QUERIES: Final = (
     "comparison",
@@ -77,6 +78,8 @@ class ReportData:
     comparison: Comparison
     answers: dict[str, Answer]
     notes: tuple[str, ...]
+    course: Course | None = None
+    """The other runs of the service; None when there are none."""
 
     @property
     def panels(self) -> list[Panel]:

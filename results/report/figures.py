@@ -12,6 +12,7 @@ import pyarrow as pa
 from results.metrics import format_bytes, format_time, named_on
 from results.report import change_charts, charts, latency_charts
 from results.report.charts import Palette
+from results.report.course_figures import course_figures
 from results.report.data import Panel, ReportData
 from results.report.factor_figures import factor_figures
 from results.report.facts import cut_off, grid_of
@@ -38,6 +39,7 @@ def figures(data: ReportData) -> list[Figure]:
             *_latency(data, palette, panel),
             *_gc(data, palette, panel),
             *profile_figures(data, panel),
+            *course_figures(data, palette, panel),
         ]
         made += [_placed(figure, number, title) for figure in found]
     return made

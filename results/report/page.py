@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ import pyarrow as pa
 from results.database import open_database
 from results.errors import UserError
 from results.report.bundle import bundling
+from results.report.course import read_course
 from results.report.data import ReportData, read_report
 from results.report.glue import glue
 
@@ -42,6 +44,7 @@ def render_report(archive: Path, run_name: str, form: str = "html") -> str:
     with bundling() as bundle:
         with open_database(archive, [run_name]) as database:
             data = read_report(database)
+        data = replace(data, course=read_course(archive, data.run, data.comparison))
         return _html(data, bundle)
 
 
