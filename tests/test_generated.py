@@ -38,7 +38,7 @@ def _protoc(*arguments: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["matrix.md", "sql.md", "cli.md"])
+@pytest.mark.parametrize("name", ["matrix.md", "sql.md", "cli.md", "watching.md"])
 def test_the_reference_pages_are_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text() == pages()[name], "run: make docs"
 
