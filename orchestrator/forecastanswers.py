@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from results.forecast.subjects import Asked
     from results.history import Wanted
 
-PICTURES = ("svg", "png")
-_SETTINGS = {"GOGC": values.gogc, "GOMEMLIMIT": values.gomemlimit}
+PICTURES: Final = ("svg", "png")
+NAMED_MAX: Final = 4
+_SETTINGS: Final = {"GOGC": values.gogc, "GOMEMLIMIT": values.gomemlimit}
 
 
 def asked_for(
@@ -164,6 +165,7 @@ def _write(output: Path, charts: Sequence[Any], form: str) -> None:
 
 def _print_forecasts(service: str, found: Sequence[Forecast], console: Console) -> None:
     from results.forecast import plain
+    from results.forecast.forecast import UNTRUSTED
 
     base = found[0].subject.base
     console.print(
@@ -174,11 +176,13 @@ def _print_forecasts(service: str, found: Sequence[Forecast], console: Console) 
     confidence = f"{found[0].confidence * 100:g} %"
     table = plain_table("forecast", "at", "value", f"({confidence})", "back-test", "verdict")
     for own in found:
-        *cells, verdict = map(escape, plain.cells_of(own))
-        table.add_row(*cells, f"[{'red' if own.why_not else 'green'}]{verdict}[/]")
+        *cells, _ = map(escape, plain.cells_of(own))
+        verdict = f"[red]{UNTRUSTED}[/]" if own.why_not else f"[green]{own.verdict}[/]"
+        table.add_row(*cells, verdict)
     console.print(table)
     for own in found:
         _print_back_test(own, console)
+    _print_notes([note for own in found for note in _why_not(own)], console)
     _print_notes([note for own in found for note in own.notes], console)
     lines = (
         f"Interval: where one more trial there would fall, {confidence}. Back-test: each level "
@@ -187,6 +191,11 @@ def _print_forecasts(service: str, found: Sequence[Forecast], console: Console) 
     )
     for line in lines:
         console.print(f"[dim]{line}[/]", highlight=False, soft_wrap=True)
+
+
+def _why_not(own: Forecast) -> list[str]:
+    what = f"{own.metric.label} of {own.subject.base.configuration}"
+    return [f"{what}: {own.verdict}"] if own.why_not else []
 
 
 def _print_back_test(own: Forecast, console: Console) -> None:
@@ -279,7 +288,7 @@ def print_continued(
 
         _write(output, [history_chart(own) for own in found], picture)
     if not found:
-        raise UserError("\n".join(dict.fromkeys(map(_why_not, lost))))
+        raise UserError("\n".join(_reasons(lost)))
 
 
 def _date_ns(text: str) -> int:
@@ -293,8 +302,22 @@ def _date_ns(text: str) -> int:
     return round(moment.timestamp() * 1e9)
 
 
-def _why_not(own: NotContinued) -> str:
-    return f"{own.metric.label} of {own.cell.configuration} × {own.cell.workload}: {own.why}"
+def _reasons(lost: Sequence[NotContinued]) -> list[str]:
+    """Why metrics are not forecast, each reason once."""
+    of: dict[str, list[NotContinued]] = {}
+    for own in lost:
+        of.setdefault(own.why, []).append(own)
+    return [
+        f"no forecast of {_few([o.metric.label for o in those], 'metric')} of "
+        f"{_few([f'{o.cell.configuration} × {o.cell.workload}' for o in those], 'cell')}: {why}"
+        for why, those in of.items()
+    ]
+
+
+def _few(names: Sequence[str], noun: str) -> str:
+    """The names, or how many they are."""
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique) if len(unique) <= NAMED_MAX else counted(len(unique), noun)
 
 
 def _print_histories(
@@ -320,7 +343,7 @@ def _print_histories(
         for line in plain.met(own):
             console.print(escape(line), highlight=False, soft_wrap=True)
     _print_notes([note for own in found for note in _doubts(own)], console)
-    _print_notes([f"no forecast of {_why_not(own)}" for own in lost], console)
+    _print_notes(_reasons(lost), console)
     console.print(f"[dim]{plain.NO_MEASUREMENT}[/]", highlight=False, soft_wrap=True)
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 from results.forecast.intervals import rows_at_least
 from results.forecast.levels import APART, LEVELS_AT_LEAST, Dimension
 from results.forecast.observations import Observation
 from results.metrics import counted
 
+LEFT_SHARE: Final = 0.75
+"""Of the trials that an interval needs, how many must be left when a level is left out: the
+intervals of a back-test are a little narrower than their confidence says, so it is the stricter."""
+
 
 def trials_per_level(levels: int, confidence: float) -> int:
-    """How many trials each level needs, so that the others make an interval without any one."""
-    return math.ceil(rows_at_least(confidence) / max(1, levels - 1))
+    """How many trials each level needs."""
+    needed = rows_at_least(confidence)
+    return math.ceil(max(needed / levels, LEFT_SHARE * needed / max(1, levels - 1)))
 
 
 def lacking(
@@ -26,14 +32,15 @@ def lacking(
         return "\n".join(_levels_missing(d, base, confidence) for d in few)
     largest = max((len(level) for d in dimensions for level in d.levels), default=0)
     needed = rows_at_least(confidence)
-    if trials - largest >= needed:
+    left = math.ceil(LEFT_SHARE * needed)
+    if trials >= needed and trials - largest >= left:
         return ""
     levels = min((len(d.levels) for d in dimensions), default=1)
     more = max(trials_per_level(levels, confidence), trials // levels + 1)
     return (
-        f"{counted(trials, 'trial')} at {counted(levels, 'level')} are too few: at "
-        f"{confidence * 100:g} % each level must be told by {needed} trials of the others. In the "
-        f"matrix:\ntrials: {more}"
+        f"{counted(trials, 'trial')} at {counted(levels, 'level')} are too few: "
+        f"{confidence * 100:g} % needs {needed} in all, and {left} besides those of any one level. "
+        f"In the matrix:\ntrials: {more}"
     )
 
 

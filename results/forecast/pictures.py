@@ -51,7 +51,7 @@ _CONFIG: Final[dict[str, Any]] = {
         "subtitleFontSize": 12,
         "offset": 12,
     },
-    "legend": {"labelColor": "var(--fg)", "title": None, "orient": "top-left"},
+    "legend": {"labelColor": "var(--fg)", "title": None, "orient": "top"},
 }
 
 
@@ -97,7 +97,7 @@ def forecast_chart(own: Forecast) -> Drawn:
     top = max(*(p["y"] for p in points), *(c["high"] for c in highs))
     layers = [
         *_refused(first / size, low / size, high / size, last / size, x),
-        *_curve_layers(curve, x, _y(own.metric, top)),
+        *_curve_layers(curve, x, own.metric, top),
         _points(points),
         *_asked_layers(asked),
     ]
@@ -125,10 +125,10 @@ def _axis_title(dimension: Dimension) -> str:
     return f"{dimension.name}, {_axis_scale(dimension)[1]}"
 
 
-def _y(metric: Metric, top: float) -> alt.Y:
+def _y(metric: Metric, top: float, column: str = "y") -> alt.Y:
     title = f"{metric.label}, {_scale(metric)[1]}".rstrip(", ")
     scale = alt.Scale(domain=[0, top * 1.05], nice=True, clamp=False)
-    return alt.Y("y:Q", title=title, scale=scale)
+    return alt.Y(f"{column}:Q", title=title, scale=scale)
 
 
 def _rows(rows: Sequence[Values]) -> Drawn:
@@ -144,11 +144,11 @@ def _refused(first: float, low: float, high: float, last: float, x: alt.X) -> It
     yield _rows(words).mark_text(**style).encode(x="x:Q", y=alt.value(HEIGHT / 2), text="text:N")
 
 
-def _curve_layers(curve: Sequence[Values], x: alt.X, y: alt.Y) -> Iterator[Drawn]:
+def _curve_layers(curve: Sequence[Values], x: alt.X, metric: Metric, top: float) -> Iterator[Drawn]:
     base = _rows(curve)
     band = base.mark_area(color=_COLOUR, opacity=0.16, clip=True)
-    yield band.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q")
-    yield base.mark_line(color=_COLOUR, strokeWidth=2, clip=True).encode(x=x, y=y)
+    yield band.encode(x=x, y=_y(metric, top, "low"), y2="high:Q")
+    yield base.mark_line(color=_COLOUR, strokeWidth=2, clip=True).encode(x=x, y=_y(metric, top))
 
 
 def _points(points: Sequence[Values]) -> Drawn:
@@ -207,7 +207,7 @@ def history_chart(own: Continued) -> Drawn:
     top = max([top, *(m.bound / unit for m in near)])
     x = alt.X("x:T", title=None, axis=alt.Axis(grid=False))
     layers = [
-        *_curve_layers([last, *steps], x, _y(own.metric, top)),
+        *_curve_layers([last, *steps], x, own.metric, top),
         _rows(runs).mark_line(point=True, color="var(--fg)").encode(x=x, y="y:Q"),
         *_bound_layers([{"y": m.bound / unit, "text": m.text} for m in near]),
     ]
