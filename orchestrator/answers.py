@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from results.archive import Archive, RunEntry
     from results.compare import Comparison
 
-STATUS_STYLES = {"complete": "green", "interrupted": "yellow", "incomplete": "red"}
+STATUS_STYLES = {
+    "complete": "green",
+    "decided": "green",
+    "interrupted": "yellow",
+    "incomplete": "red",
+}
 CHECK_STYLES = {"ok": "green", "limited": "yellow", "missing": "red"}
 
 

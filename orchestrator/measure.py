@@ -17,6 +17,7 @@ from orchestrator.binaries import Binaries
 from orchestrator.blocks import Block, BlockQueue, blocks_of
 from orchestrator.bundles import Bundle
 from orchestrator.cluster import NodeLost
+from orchestrator.earlystop import EarlyStop
 from orchestrator.fleet import Crew, Fleet
 from orchestrator.lost import seal_lost
 from orchestrator.ongoing import Run
@@ -51,6 +52,7 @@ class Measuring:
     left: int
     """Trials that were to be measured when it began."""
 
+    early: EarlyStop | None = None
     over_once: set[str] = field(default_factory=set)
     errors: list[HeapgateError] = field(default_factory=list)
 
@@ -59,17 +61,32 @@ class Measuring:
         """Whether no crew should begin anything more."""
         return bool(self.errors) or self.run.stop.is_set()
 
+    @property
+    def ends(self) -> bool:
+        """Whether no crew should begin another block; one that was begun is measured whole."""
+        return self.over or (self.early is not None and self.early.decided)
+
 
 def measure_all(
-    run: Run, binaries: Binaries, bundles: list[Bundle], fleet: Fleet, progress: Progress
+    run: Run,
+    binaries: Binaries,
+    bundles: list[Bundle],
+    fleet: Fleet,
+    progress: Progress,
+    early: EarlyStop | None = None,
 ) -> None:
-    """Run every trial that is not archived yet. Raises the first error that ends the run."""
+    """Run every trial that is not archived yet, or until the run is decided `early`.
+
+    Raises the first error that ends the run.
+    """
     blocks = blocks_of(run.plan, run.archive.records(run.run_id))
     run.attempts.update(planned_id(name) for name in run.archive.trial_names(run.run_id))
     left, total = sum(block.left for block in blocks if not block.complete), len(run.plan.trials)
     progress.trials(total, total - left, run.plan.trial_estimate_ns * left)
     named = {str(bundle.scenario): bundle for bundle in bundles}
-    measuring = Measuring(run, binaries, named, BlockQueue(blocks), fleet, progress, left)
+    measuring = Measuring(run, binaries, named, BlockQueue(blocks), fleet, progress, left, early)
+    if early:
+        early.look()
     with fleet.watched(measuring.errors.append):
         if len(fleet.crews) == 1:
             _work(measuring, fleet.crews[0])
@@ -105,7 +122,7 @@ def _work(measuring: Measuring, crew: Crew) -> None:
 def _blocks(measuring: Measuring, crew: Crew) -> Crew | None:
     """Measure blocks; the crew that goes on after this one was lost, None when all is done."""
     queue = measuring.queue
-    while not measuring.over:
+    while not measuring.ends:
         block = queue.take(crew.group, crew.service.node_id)
         if block is None:
             if queue.idle(crew.group) or not _wait_for_work(measuring, crew):
@@ -123,12 +140,14 @@ def _blocks(measuring: Measuring, crew: Crew) -> Crew | None:
         except BaseException:
             queue.done(block)
             raise
+        if measuring.early:
+            measuring.early.look()
     return None
 
 
 def _wait_for_work(measuring: Measuring, crew: Crew) -> bool:
     """Whether a block of another crew came back meanwhile: until all are over, one may."""
-    while not measuring.over and not measuring.queue.idle(crew.group):
+    while not measuring.ends and not measuring.queue.idle(crew.group):
         if measuring.queue.waiting(crew.group):
             return True
         time.sleep(POLL_S)
@@ -160,7 +179,7 @@ def _replacement(measuring: Measuring, lost: Crew, why: str) -> Crew | None:
         fleet.crews.remove(lost)
     deadline_s = time.monotonic() + RETURN_S
     measuring.progress.step(f"looking for another node for {group or 'this run'}")
-    while not measuring.over:
+    while not measuring.ends:
         with measuring.run.lock:
             crew = fleet.replacement(lost, measuring.progress)
             if crew is not None:

@@ -548,6 +548,11 @@ class MatrixDocument(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63), _WHOLE] = Field(
         1, description="of the order of trials and the arrivals"
     )
+    stop_early: bool = Field(
+        False,
+        description="end a run as soon as each blocking objective is decided, whatever the trials "
+        "that are left would show",
+    )
     sampling: Sampling = Field(default_factory=Sampling, description="of memory")
     gc_trace: bool = Field(True, description="let the Go runtime report every collection")
     profiles: Profiles | None = Field(None, description="of a Go service, once in each trial")

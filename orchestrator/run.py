@@ -23,6 +23,7 @@ from orchestrator.arrivals import recordings
 from orchestrator.binaries import Binaries, prepare_binaries
 from orchestrator.blocks import blocks_of
 from orchestrator.bundles import pack_scenarios
+from orchestrator.earlystop import EarlyStop, check_early_stop, holding_up, sentence
 from orchestrator.fleet import Fleet, gather_fleet, teams_for
 from orchestrator.interrupt import stop_on_interrupt
 from orchestrator.leftovers import abandon_run
@@ -65,11 +66,13 @@ class RunOptions:
     below_noise: bool = False
     metrics: str | None = None
     """Address and port to serve live metrics at; else $HEAPGATE_METRICS."""
+    stop_early: bool = False
+    """End the run when its sign-off is decided; so does the matrix's own key."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended: `error` is None when every planned trial is valid."""
+    """How a run ended: `error` is None when every planned trial is valid, or it was decided."""
 
     archive: Path
     run_id: str
@@ -117,11 +120,17 @@ def run_matrix(
     """
     warnings = check_margins(matrix, below_noise=options.below_noise)
     plan = make_plan(matrix)
+    # What makes a series of runs decides itself when it has enough of them.
+    stop_early = (options.stop_early or matrix.document.stop_early) and not more
+    if stop_early:
+        check_early_stop(matrix)
+        warnings = [*warnings, *holding_up(matrix.policy.objectives)]
     plan = replace(plan, warnings=[*plan.warnings, *warnings])
     with serve_metrics(options.metrics) as board:
         archive = Archive.create(options.archive)
         run_id = new_run_id()
         document = run_document(run_id, matrix_path, matrix, plan) | (more or {})
+        document["stop_early"] = stop_early
         folder = archive.create_run(run_id, document, text_path or matrix_path)
         run = Run(run_id, matrix, plan, archive, folder, document)
         try:
@@ -145,9 +154,17 @@ def _began(folder: Path) -> bool:
 
 
 def resume_run(
-    archive_path: Path, name: str, console: Console | Progress, *, metrics: str | None = None
+    archive_path: Path,
+    name: str,
+    console: Console | Progress,
+    *,
+    metrics: str | None = None,
+    everything: bool = False,
 ) -> RunResult:
-    """Run what is missing or invalid in an earlier run, under the plan that it was begun with."""
+    """Run what is missing or invalid in an earlier run, under the plan that it was begun with.
+
+    Of a run that was ended early, because it was decided, the rest only with `everything`.
+    """
     require_linux("a run")
     archive = Archive(archive_path)
     entry = archive.run(name)
@@ -155,6 +172,13 @@ def resume_run(
     matrix = load_matrix(
         entry.path / "matrix.yaml", relative_to=Path(document["matrix_path"]).parent
     ).with_overrides(trials=document["blocks"], seed=document["seed"])
+    if (told := document.get("stopped_early")) and not everything:
+        with show_progress(console) as progress:
+            progress.done(f"run {entry.run_id} is {sentence(told)}")
+            progress.done(f"measure the rest all the same with: bench resume {entry.run_id} --all")
+        return RunResult(archive.path, entry.run_id, entry.status, None)
+    if everything:
+        document |= {"stop_early": False, "stopped_early": None}
     with serve_metrics(metrics) as board:
         document |= {"status": "running", "finished_ns": None}
         archive.write_run_document(entry.path, document)
@@ -196,7 +220,7 @@ def _execute(run: Run, console: Console | Progress, board: Board | None) -> RunR
             # An interrupt reaches compilers and downloads too: what they say then is no news.
             error = run.stopped() if run.stop.is_set() else caught
     error = error or _missing(run)
-    run.document["status"] = _status(error)
+    run.document["status"] = _status(run, error)
     run.document["finished_ns"] = time.time_ns()
     try:
         run.archive.write_run_document(run.folder, run.document)
@@ -205,9 +229,9 @@ def _execute(run: Run, console: Console | Progress, board: Board | None) -> RunR
     return RunResult(run.archive.path, run.run_id, run.document["status"], error)
 
 
-def _status(error: HeapgateError | None) -> str:
+def _status(run: Run, error: HeapgateError | None) -> str:
     if error is None:
-        return "complete"
+        return "decided" if run.document.get("stopped_early") else "complete"
     return "interrupted" if isinstance(error, Interrupted) else "incomplete"
 
 
@@ -215,7 +239,7 @@ def _missing(run: Run) -> RunIncomplete | None:
     """What is still missing or invalid after the last trial."""
     blocks = blocks_of(run.plan, run.archive.records(run.run_id))
     left = sum(block.left for block in blocks)
-    if not left:
+    if not left or run.document.get("stopped_early"):
         return None
     return RunIncomplete(
         f"{left} of {len(run.plan.trials)} trials are missing or invalid; "
@@ -251,7 +275,10 @@ def _prepare_and_measure(run: Run, folder: Path, progress: Progress) -> None:
     run.document["cluster_started_ns"] = time.time_ns()
     with gather_fleet(run, folder, binaries, bundles, progress) as fleet:
         progress.done(f"Ray ready in {time.monotonic() - started_s:.1f} s: {_described(fleet)}")
-        measure_all(run, binaries, bundles, fleet, progress)
+        early = EarlyStop(run, progress) if run.document.get("stop_early") else None
+        measure_all(run, binaries, bundles, fleet, progress, early)
+    if early and (told := early.told()):
+        run.document["stopped_early"] = told
 
 
 def _described(fleet: Fleet) -> str:

@@ -53,7 +53,7 @@ class RunEntry:
 
     @property
     def status(self) -> str:
-        """running, complete, incomplete or interrupted, as the run itself wrote."""
+        """running, complete, decided (ended early), incomplete or interrupted, as the run wrote."""
         return str(self.document["status"])
 
     @property

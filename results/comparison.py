@@ -63,6 +63,7 @@ def comparison_of(
         invalid=tuple(_invalid(records)),
         warnings=(
             *damage,
+            *_ended_early(documents),
             *_asked_to_trim(limited),
             *trimmings(tables),
             *_under_wine(records),
@@ -93,6 +94,17 @@ def working_set_limits(records: Sequence[TrialRecord]) -> dict[str, int]:
         for r in records
         if r.os == "windows" and (limit := r.spec["limits"].get("working_set_max_bytes"))
     }
+
+
+def _ended_early(documents: Sequence[dict[str, Any]]) -> Iterable[str]:
+    for document in documents:
+        if early := document.get("stopped_early"):
+            yield (
+                f"run {document['run_id']} was ended after {early['blocks']} of "
+                f"{counted(early['blocks_planned'], 'block')}, when its objectives were decided "
+                f"({early['why']}): all other figures rest on those blocks, and that it ended "
+                "there was not chance"
+            )
 
 
 def _asked_to_trim(limited: dict[str, int]) -> Iterable[str]:

@@ -35,6 +35,10 @@ def run(
     seed: Seed = None,
     yes: Yes = False,
     below_noise: BelowNoise = False,
+    stop_early: Annotated[
+        bool,
+        typer.Option("--stop-early", help="End when the other trials can't change the sign-off."),
+    ] = False,
     metrics: MetricsAt = None,
     notify: Notify = None,
     notify_file: NotifyFile = None,
@@ -47,7 +51,9 @@ def run(
     with announcing(f"bench run {matrix}", notify, notify_file, as_json=as_json) as word:
         from orchestrator.run import RunOptions, start_run
 
-        options = RunOptions(archive_path(archive), trials, seed, yes, below_noise, metrics)
+        options = RunOptions(
+            archive_path(archive), trials, seed, yes, below_noise, metrics, stop_early
+        )
         _finish(start_run(matrix, options, console(error=as_json)), word, as_json=as_json)
 
 
@@ -82,6 +88,9 @@ def plan(
 def resume(
     run_name: RunName = "latest",
     archive: ArchivePath = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also the rest of a run that was decided early.")
+    ] = False,
     metrics: MetricsAt = None,
     notify: Notify = None,
     notify_file: NotifyFile = None,
@@ -95,7 +104,9 @@ def resume(
         from orchestrator.run import resume_run
 
         shown = console(error=as_json)
-        result = resume_run(archive_path(archive), run_name, shown, metrics=metrics)
+        result = resume_run(
+            archive_path(archive), run_name, shown, metrics=metrics, everything=everything
+        )
         _finish(result, word, as_json=as_json)
 
 

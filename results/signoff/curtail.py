@@ -121,7 +121,7 @@ def at_the_end(decision: Decision, evidence: Evidence) -> Decision:
         told = "the run was ended early, before this was decided"
     else:
         left = _left(decision, evidence)
-        told = f"it can't be met any more, whatever {counted(left, 'trial')} not run had shown"
+        told = f"it can't be met any more, whatever {counted(left, 'more trial')} had shown"
     told = f"{decision.reason}; {told}"
     return replace(decision, word=CANT_TELL, reason=told, trials_needed=None)
 

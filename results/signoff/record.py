@@ -178,7 +178,8 @@ def _interval(interval: Interval | None) -> dict[str, float] | None:
 def _doubts(database: Database) -> Iterable[str]:
     """Why the evidence is not whole: nothing is signed off on a part of it."""
     for run in database.runs:
-        if run.status != "complete":
+        decided = run.status == "decided" and run.document.get("stopped_early")
+        if run.status != "complete" and not decided:
             yield f"run {run.run_id} is {run.status}: finish it with: bench resume {run.run_id}"
         if run.doubt:
             yield f"run {run.run_id}: {run.doubt}"
@@ -270,6 +271,7 @@ def _evidence_of(run: RunEntry) -> dict[str, Any]:
         "heapgate_version": document.get("heapgate_version"),
         "seed": document.get("seed"),
         "blocks": document.get("blocks"),
+        "stopped_early": document.get("stopped_early"),
         "started_ns": document.get("started_ns"),
         "finished_ns": document.get("finished_ns"),
     }
