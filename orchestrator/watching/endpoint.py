@@ -164,7 +164,11 @@ def _only_metrics(answer: Answer, host: str) -> Answer:
         if refused:
             start(refused, [("Content-Type", "text/plain; charset=utf-8")])
             return [f"{refused}; live metrics are at {PATH}\n".encode()]
-        return answer(environ, start)
+        try:
+            return answer(environ, start)
+        except Exception:  # the library would print its traceback into the run's own words
+            start("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
+            return [b"the metrics could not be read; the run goes on\n"]
 
     return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -30,14 +31,18 @@ class Exposition:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._journals: Journals | None = None
+        self._lock = threading.Lock()
 
     def describe(self) -> Iterable[Family]:
         """Nothing: asked when it is registered, before there is a run."""
         return ()
 
-    def collect(self) -> Iterator[Family]:
-        """Every metric; of one without a value its meaning alone."""
-        facts = self._board.facts()
+    def collect(self) -> list[Family]:
+        """Every metric; of one without a value its meaning alone. For one scraper at a time."""
+        with self._lock:
+            return self._collected(self._board.facts())
+
+    def _collected(self, facts: Facts) -> list[Family]:
         families = {metric.name: _family(metric) for metric in METRICS}
         for name, labels, value in self._readings(facts):
             if value is not None:
@@ -46,7 +51,7 @@ class Exposition:
                 families[metric.name].add_sample(metric.name, named, value)
         for trial, tail in self._with_rows(facts):
             _add_latencies(families["heapgate_trial_latency_seconds"], trial, tail)
-        yield from families.values()
+        return list(families.values())
 
     def _readings(self, facts: Facts) -> Iterator[Reading]:
         yield from _of_run(facts)

@@ -6,7 +6,6 @@ Read when a scraper asks, at most once a second, and only what has come since.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -21,12 +20,11 @@ READ_EVERY_S: Final = 1.0
 
 
 class Journals:
-    """The trials of one run, open ones and sealed ones. Several threads may ask."""
+    """The trials of one run, open ones and sealed ones. One thread at a time."""
 
     def __init__(self, trials: Path) -> None:
         self._trials = trials
-        self._lock = threading.Lock()
-        self._read_s = 0.0
+        self._read_s = -READ_EVERY_S
         self._sealed: dict[str, tuple[Counter[str], int]] = {}
         self.tails: dict[str, TrialTail] = {}
         """By trial; those that are open."""
@@ -37,15 +35,11 @@ class Journals:
         self.size_bytes = 0
 
     def update(self) -> None:
-        """Read what has come, unless another thread does or has just done so."""
-        if not self._lock.acquire(blocking=False):
+        """Read what has come, unless that was just done."""
+        if time.monotonic() - self._read_s < READ_EVERY_S:
             return
-        try:
-            if time.monotonic() - self._read_s >= READ_EVERY_S:
-                self._update()
-                self._read_s = time.monotonic()
-        finally:
-            self._lock.release()
+        self._update()
+        self._read_s = time.monotonic()
 
     def _update(self) -> None:
         folders = list(self._trials.glob("*/"))

@@ -61,7 +61,7 @@ METRICS: Final = (
         "gauge",
         "when anything last moved: a step, a phase, a sample, an answered request, a sealed trial",
     ),
-    _run("run_measuring", "gauge", "1 while trials run, 0 before and after"),
+    _run("run_measuring", "gauge", "0 while it is prepared, 1 from the first trial on"),
     _run("run_planned_trials", "gauge", "trials of the plan"),
     _run("run_done_trials", "gauge", "trials of the plan that are over, before a resume too"),
     _run("run_left_seconds", "gauge", "how long the rest of the trials will take, about"),

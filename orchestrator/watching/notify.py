@@ -144,21 +144,22 @@ def deliver(
 ) -> list[str]:
     """Send to all at the same time; whom it did not reach, and why, without any address."""
     order = {"title": title, "text": text, "kind": kind, "urls": [t.url for t in targets]}
-    process = subprocess.Popen(
+    silent = "it could not be told"
+    with subprocess.Popen(
         [sys.executable, "-m", "orchestrator.watching.courier"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    )
-    try:
-        out, _ = process.communicate(json.dumps(order).encode(), timeout=within_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, _ = process.communicate()
-    finally:
-        process.kill()
+    ) as process:
+        try:
+            out, _ = process.communicate(json.dumps(order).encode(), timeout=within_s)
+        except subprocess.TimeoutExpired:
+            silent = f"no answer within {within_s:g} s"
+            process.kill()
+            out, _ = process.communicate()
+        finally:
+            process.kill()
     answers = dict(_answer(line) for line in out.splitlines())
-    silent = f"no answer within {within_s:g} s"
     problems = [(target.name, answers.get(n, silent)) for n, target in enumerate(targets)]
     return [f"{name}: {problem}" for name, problem in problems if problem]
 
