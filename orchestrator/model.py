@@ -471,7 +471,7 @@ class ObjectiveItem(Section):
 
     require: Annotated[str, BeforeValidator(_objective_text)] = Field(
         description="such as `peak_rss <= 1.3GiB`, `p99 <= 40ms`, `peak_rss better by >= 30%`, "
-        "`p99 not worse by > 5%` or `no_leak over 24h`"
+        "`p99 not worse by > 5%`, `headroom >= 20%`, `capacity >= 800/s` or `no_leak over 24h`"
     )
     severity: Literal["block", "warn"] = Field(
         "block", description="whether it stands in the way of a release, or is only told"
