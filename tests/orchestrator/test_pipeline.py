@@ -287,7 +287,7 @@ def test_the_key_is_there_for_its_owner_alone_and_only_where_nothing_was_propose
 
 
 def test_git_sees_nothing_of_what_a_job_writes_into_the_checkout(runner: Runner) -> None:
-    """GitLab keeps only what is there; Go would note a changed source."""
+    """GitLab keeps only what is there; the build would be told as one of a changed source."""
     subprocess.run(["git", "init", "--quiet"], cwd=runner.folder, check=True)
     runner.environment |= runner.stubbed
     assert runner.gitlab(text_of("gitlab", PROJECT)).last.returncode == 0
