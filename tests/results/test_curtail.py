@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
 
 import pytest
+from begun import Values, after, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results.compare import Measurement, Settings, compare
 from results.leaks import Leak
-from results.record import Finding, TrialRecord
-from results.schema import SCHEMA_VERSION
+from results.record import Finding
 from results.signoff.curtail import LOST, MET, OPEN, outlook_of, settled
 from results.signoff.language import parse_objective
 from results.signoff.objectives import (
@@ -26,48 +24,9 @@ from results.signoff.objectives import (
     decisions_in,
 )
 from results.statistics import Interval
+from tests.benchmarks.bench_curtail import CASES, Case, simulated
 
 MIB = 2.0**20
-Values = Sequence[tuple[float | None, float | None]]
-"""Baseline and candidate, block by block; None: its trial is not valid."""
-
-
-def record(name: str, block: int, *, valid: bool = True) -> TrialRecord:
-    return TrialRecord(
-        schema_version=SCHEMA_VERSION, run_id="r1", trial_id=f"b{block}-{name}", block=block,
-        position=1, attempt=1, configuration=name, baseline=name == "default", workload="steady",
-        node_id="n", node_class="linux", started_ns=1, finished_ns=2, spec={}, node={"os": "linux"},
-        versions={}, clock={},
-        findings=[] if valid else [Finding("samples_missing", "invalid", "it was")],
-    )  # fmt: skip
-
-
-def after(values: Values, planned: int, metric: str, *, early: bool = False) -> Evidence:
-    """What is known when these blocks of a run were measured."""
-    names = ("default", "new")
-    records = [
-        record(name, block, valid=value is not None)
-        for block, pair in enumerate(values, 1)
-        for name, value in zip(names, pair, strict=True)
-    ]
-    measured = [
-        Measurement(("r1", block), "linux", "steady", name, metric, value, ("", "n"))
-        for block, pair in enumerate(values, 1)
-        for name, value in zip(names, pair, strict=True)
-        if value is not None
-    ]
-    document = {
-        "run_id": "r1",
-        "planned": [
-            {"trial_id": f"b{block}-{name}", "block": block, "configuration": name,
-             "workload": "steady", "group": "", "baseline": name == "default"}
-            for block in range(1, planned + 1)
-            for name in names
-        ],
-        "stopped_early": {"blocks": len(values)} if early else None,
-    }  # fmt: skip
-    tables = compare(measured, Settings("default"))
-    return Evidence(measured, tables, [], records, "default", 0.95, [document])
 
 
 def outlook(text: str, values: Values, planned: int) -> str:
@@ -238,3 +197,14 @@ def test_a_leak_may_end_a_run_and_its_absence_never(
     assert outlook_of(decision, evidence) == expected
     (decision,) = decide(objectives("no_leak"), evidence)
     assert decision.word == at_the_end
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_simulated_runs_that_end_early_decide_as_the_whole_ones(case: Case) -> None:
+    """Also in `make bench AREA=signoff`, with more of them."""
+    source = random.Random(11)
+    seen = [simulated(case, planned, source) for planned in (8, 12) for _ in range(8)]
+    assert all(run.agrees for run in seen)
+    if "fail" in case.name:
+        assert all(run.word != PASS for run in seen)
+        assert sum(run.blocks for run in seen) < 8 * (8 + 12) * 0.7
