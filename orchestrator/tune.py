@@ -29,6 +29,7 @@ from results.tuning.search import Tuned, Tuning
 from results.tuning.settings import Setting
 
 OVER = ("complete", "incomplete")
+SHORT = ("first", "search", "spiral")
 
 
 def tune(question: Question, archive: Path, console: Console) -> tuple[Tuned, list[str]]:
@@ -81,6 +82,10 @@ class _Runs:
         document = self._question.short(settings, len(self.run_ids))
         return self._outcomes(self._made(stage, settings, document), settings)
 
+    def lengthen(self) -> None:
+        """From now on short trials are as long as those of full length."""
+        self._question.lengthen()
+
     def longer(self, settings: Sequence[Setting]) -> list[Outcome]:
         """A trial of full length of each, in one run."""
         document = self._question.longer(settings, len(self.run_ids))
@@ -127,6 +132,7 @@ class _Runs:
         return {
             "key": self._key,
             "stage": stage,
+            "short_ns": self._question.short_ns if stage in SHORT else None,
             "settings": [setting.to_plain() for setting in settings],
             "asked": [self._question.blocks, document["objectives"]] if stage == "confirm" else [],
         }

@@ -22,7 +22,7 @@ from results.statistics import Interval
 from results.tuning.front import front
 from results.tuning.outcomes import Confirmed
 from results.tuning.recommendation import RULE, Recommendation, elsewhere, recommend, snippets
-from results.tuning.search import Tuned
+from results.tuning.search import COLLECTIONS, Tuned
 from results.tuning.spiral import Spiral
 
 FORMS: Final = ("svg", "png", "html")
@@ -183,6 +183,12 @@ def _sentences(told: _Told) -> Iterator[str]:
     yield from _of_the_best(told)
     yield from _objectives(told)
     for own in tuned.confirmed:
+        cycles = own.intervals.get("gc_cycles")
+        if cycles and cycles.estimate < COLLECTIONS:
+            yield (
+                f"{_name(told, own)}: {cycles.estimate:.0f} collections in measure: its peak may "
+                "not have been reached; measure longer"
+            )
         if own.in_spiral:
             yield f"{_name(told, own)}: the collector has taken over: it is not recommended"
     if tuned.spiral:

@@ -135,6 +135,10 @@ class Question:
         }
         return {name: values.duration_text(ns) for name, ns in lengths.items()}
 
+    def lengthen(self) -> None:
+        """From now on short trials measure as long as the matrix says."""
+        self.short_ns = self.matrix.workloads[self.workload].measure
+
     def longer(self, settings: Sequence[Setting], number: int) -> dict[str, Any]:
         """One block of trials as long as the matrix says."""
         named = {setting.name: self._configuration(setting) for setting in settings}
@@ -200,7 +204,7 @@ class Question:
         traffic = [matrix.scenario(self.workload), *recordings(matrix)]
         parts = [
             self._document({}, [], 0, 0),
-            [self.configuration, self._own(), self.short_ns],
+            [self.configuration, self._own()],
             {name: build["sha256"] for name, build in builds.items()},
             [file_digest(path) for path in traffic],
             version("heapgate"),

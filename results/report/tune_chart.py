@@ -21,6 +21,7 @@ WIDTH: Final = 760
 HEIGHT: Final = 420
 SCALE: Final = 2.0
 FONT: Final = "Liberation Sans"
+_STEPS: Final = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
 Rows = list[dict[str, Any]]
 
 
@@ -94,15 +95,22 @@ class _Span:
     def x(self) -> alt.X:
         """Memory, logarithmic."""
         scale = alt.Scale(type="log", domain=list(self.memory), nice=False)
-        axis = alt.Axis(format="~s", tickCount=8, labelOverlap=True)
+        axis = alt.Axis(values=_ticks(*self.memory), labelOverlap=True)
         return alt.X("mib:Q", title="peak memory, MiB (logarithmic)", scale=scale, axis=axis)
 
     @property
     def y(self) -> alt.Y:
         """The p99, logarithmic."""
         scale = alt.Scale(type="log", domain=list(self.late), nice=False)
-        axis = alt.Axis(tickCount=6, labelOverlap=True)
+        axis = alt.Axis(values=_ticks(*self.late), labelOverlap=True)
         return alt.Y("ms:Q", title="p99, ms (logarithmic)", scale=scale, axis=axis)
+
+
+def _ticks(least: float, most: float) -> list[float]:
+    """Round numbers between two, as one reads them on a logarithmic axis."""
+    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    numbers = (step * 10.0**decade for decade in decades for step in _STEPS)
+    return [float(f"{number:.3g}") for number in numbers if least <= number <= most]
 
 
 def _memory(tuned: Tuned) -> str:
@@ -132,10 +140,9 @@ def _searched(outcome: Outcome) -> dict[str, Any]:
 
 def _confirmed_rows(tuned: Tuned, best: Recommendation | None) -> Iterator[dict[str, Any]]:
     kept = {id(c) for c in front(tuned.confirmed, lambda c: c.point)}
-    for own in tuned.confirmed:
-        if own.point is None:
-            continue
-        memory, p99, share = own.point
+    known = sorted((c for c in tuned.confirmed if c.point), key=lambda c: c.point or ())
+    for place, own in enumerate(known):
+        memory, p99, share = own.point or (0.0, 0.0, 0.0)
         x, y = own.intervals[own.memory_metric], own.intervals["latency_p99"]
         yield {
             "mib": memory / MIB,
@@ -145,6 +152,7 @@ def _confirmed_rows(tuned: Tuned, best: Recommendation | None) -> Iterator[dict[
             "label": _label(own, best),
             "best": bool(best and best.confirmed is own),
             "front": id(own) in kept,
+            "above": place % 2 == 0,
             "mib_low": _bound(x.low, memory) / MIB,
             "mib_high": _bound(x.high, memory) / MIB,
             "ms_low": _bound(y.low, p99) / 1e6,
@@ -154,7 +162,7 @@ def _confirmed_rows(tuned: Tuned, best: Recommendation | None) -> Iterator[dict[
 
 def _label(own: Confirmed, best: Recommendation | None) -> str:
     text = own.setting.text + (" (as written)" if own.written else "")
-    return f"★ {text}" if best and best.confirmed is own else text
+    return f"{text}: recommended" if best and best.confirmed is own else text
 
 
 def _bound(value: float, middle: float) -> float:
@@ -197,15 +205,24 @@ def _confirmed_layers(rows: Rows, span: _Span) -> Iterator[alt.Chart]:
         tooltip=_TOOLTIP,
         strokeWidth=alt.condition("datum.best", alt.value(3), alt.value(1)),
     )
-    words: dict[str, Any] = {"fontSize": 11, "clip": False}
     middle = math.sqrt(span.memory[0] * span.memory[1])
-    for test, align, dx in ((f"datum.mib <= {middle}", "left", 11), (f"datum.mib > {middle}",
-                            "right", -11)):  # fmt: skip
-        own = base.transform_filter(test)
-        style = words | {"align": align, "dx": dx, "dy": -12}
-        rim = own.mark_text(stroke="var(--card)", strokeWidth=4, strokeJoin="round", **style)
-        yield rim.encode(x="mib:Q", y="ms:Q", text="label:N")
-        yield own.mark_text(color="var(--fg)", **style).encode(x="mib:Q", y="ms:Q", text="label:N")
+    for above in (True, False):
+        for left in (True, False):
+            side = (
+                f"datum.above == {str(above).lower()} && datum.mib {'<=' if left else '>'} {middle}"
+            )
+            yield from _words(base.transform_filter(side), above=above, left=left)
+
+
+def _words(own: alt.Chart, *, above: bool, left: bool) -> Iterator[alt.Chart]:
+    """Names beside their points; a rim of the background keeps them readable over lines."""
+    style: dict[str, Any] = {"fontSize": 11, "dy": -13 if above else 15, "dx": 9 if left else -9}
+    style["align"] = "left" if left else "right"
+    place = {"x": "mib:Q", "y": "ms:Q", "text": "label:N"}
+    yield own.mark_text(stroke="var(--card)", strokeWidth=4, strokeJoin="round", **style).encode(
+        **place
+    )
+    yield own.mark_text(color="var(--fg)", **style).encode(**place)
 
 
 def _spiral_layers(tuned: Tuned, span: _Span) -> Iterator[alt.Chart]:
@@ -247,11 +264,15 @@ def _limit_layers(tuned: Tuned, best: Recommendation | None, span: _Span) -> Ite
     ]
     line: dict[str, Any] = {"color": "var(--c1)", "strokeDash": [6, 4], "strokeWidth": 1.4}
     words: dict[str, Any] = {"color": "var(--c1)", "fontSize": 11}
-    if upright:
-        yield _rows(upright).mark_rule(**line).encode(x=span.x)
+    middle = math.sqrt(span.memory[0] * span.memory[1])
+    for place, row in enumerate(upright):
+        left = row["mib"] <= middle
+        yield _rows([row]).mark_rule(**line).encode(x=span.x)
         yield (
-            _rows(upright)
-            .mark_text(align="left", dx=4, dy=-6, **words)
+            _rows([row])
+            .mark_text(
+                align="left" if left else "right", dx=4 if left else -4, dy=-6 - 15 * place, **words
+            )
             .encode(x="mib:Q", y="ms:Q", text="label:N")
         )
     if level:

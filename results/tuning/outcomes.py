@@ -39,6 +39,11 @@ class Outcome:
     took_s: float = 0.0
 
     @property
+    def collections(self) -> float:
+        """How many there were in measure."""
+        return self.values.get("gc_cycles") or 0.0
+
+    @property
     def point(self) -> tuple[float, float, float] | None:
         """Memory, p99 and GC CPU; None when one is not known."""
         if self.unusable or None in (self.memory_bytes, self.p99_ns, self.gc_share):

@@ -26,11 +26,18 @@ LEVELS: Final = 4
 """What is confirmed keeps its objectives with none of this room, with once of it, and so on."""
 
 
+COLLECTIONS: Final = 3
+"""In a trial with fewer the heap may not have grown to where it would."""
+
+
 class Measuring(Protocol):
     """What trials are made with; each returns one outcome for each setting, in order."""
 
     def short(self, stage: str, settings: Sequence[Setting]) -> list[Outcome]:
         """A short trial of each, in one run."""
+
+    def lengthen(self) -> None:
+        """From now on short trials are as long as those of full length."""
 
     def longer(self, settings: Sequence[Setting]) -> list[Outcome]:
         """A trial of full length of each, in one run."""
@@ -108,7 +115,14 @@ class Tuning:
         others = [replace(written, others=o) for o in self.asked.others if o != written.others]
         half, twice = (self._gogc_near(written.gogc, factor) for factor in (0.5, 2.0))
         wanted = [written, replace(written, gogc=half), replace(written, gogc=twice), *others]
-        (own, *_) = self._measure("first", [s for s in dict.fromkeys(wanted) if s.bounded])
+        settings = [s for s in dict.fromkeys(wanted) if s.bounded]
+        (own, *_) = self._measure("first", settings)
+        if self.budget.looks_longer and own.collections < COLLECTIONS:
+            self.telling.say("too few collections in so short a trial: from now on at full length")
+            self.measuring.lengthen()
+            self.budget.short_s = self.budget.long_s
+            self._outcomes.clear()
+            (own, *_) = self._measure("first", settings)
         if own.unusable:
             raise RunIncomplete(f"the configuration as it is written can't be used: {own.unusable}")
         if own.point is None:
@@ -130,7 +144,7 @@ class Tuning:
         try:
             return Prior(self._outcomes)
         except ValueError as error:
-            raise RunIncomplete(f"{error}: under this load there is nothing to tune") from None
+            raise RunIncomplete(f"{error}: make `measure` longer, or the load larger") from None
 
     def _space(self) -> Space:
         prior, others = self._prior(), self.asked.written.others

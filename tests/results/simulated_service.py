@@ -41,6 +41,7 @@ class Simulated:
     said: list[str] = field(default_factory=list)
     shorts: list[tuple[str, Setting]] = field(default_factory=list)
     runs: int = 0
+    short_s: float = 4.0
 
     def true_p99_ns(self, setting: Setting) -> float:
         share = self.service.gc_cpu_share(setting.gogc, setting.memlimit_bytes)
@@ -59,6 +60,7 @@ class Simulated:
         gc_cores = share / (1 - share) * service.mutator_cores if share < 1 else 1.0
         values = {
             "peak_rss": memory, "latency_p99": p99, "gc_cpu_share": share, "throughput": 300.0,
+            "gc_cycles": gc_cores / service.cycle_cpu_s * seconds,
         }  # fmt: skip
         return Outcome(
             setting=setting,
@@ -88,7 +90,10 @@ class Simulated:
         self.runs += 1
         self.shorts += [(stage, s) for s in settings]
         source = random.Random(f"{self.seed}/{stage}/{self.runs}")
-        return [self._trial(s, source, 4.0) for s in settings]
+        return [self._trial(s, source, self.short_s) for s in settings]
+
+    def lengthen(self):
+        self.short_s = 15.0
 
     def longer(self, settings):
         source = random.Random(f"{self.seed}/longer")

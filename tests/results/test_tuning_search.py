@@ -153,6 +153,15 @@ def test_other_axes_are_searched_too_and_the_better_one_is_found():
     assert best.confirmed.setting.others == (("go", "1.23"),)
 
 
+def test_short_trials_without_collections_are_made_longer():
+    slow = GoService(**SERVICE.to_plain() | {"allocation_rate": 60 * MIB})
+    made = simulated(1, service=slow)
+    result = tuned(made)
+    assert made.short_s == 15.0
+    assert any("too few collections" in text for text in made.said)
+    assert all(o.took_s > 15 for o in result.outcomes), "the first ones do not count"
+
+
 def test_a_load_without_garbage_can_not_be_tuned():
     class Idle(Simulated):
         def _trial(self, *arguments):
