@@ -119,6 +119,7 @@ def _made_again(signed: SignedRecord, archive: Path) -> Iterator[str]:
         return
     true = json.loads(text_of(again))
     true["figures"] = [row for row in true["figures"] if _was_told(record, row)]
+    _without_new_commits(record, true)
     differences = list(_differences(record, true))
     yield from differences[:DIFFERENCES_MAX]
     if len(differences) > DIFFERENCES_MAX:
@@ -131,6 +132,14 @@ def _was_told(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return metric not in NEWER or any(
         told.get("metric") == metric for told in _list(record, "figures")
     )
+
+
+def _without_new_commits(record: Mapping[str, Any], true: dict[str, Any]) -> None:
+    """A record from before the commit of a build was told says of none what it was."""
+    silent = {b.get("sha256") for b in _list(record, "build") if b.get("commit") is None}
+    for build in true["build"]:
+        if build["sha256"] in silent:
+            build |= {"commit": None, "commit_modified": False}
 
 
 def _question(record: Mapping[str, Any]) -> Question:

@@ -115,6 +115,7 @@ def _context(record: Record) -> dict[str, Any]:
         "nodes": _nodes(record),
         "noise": _noise(record),
         "evidence": _evidence(record),
+        "searches": [_search(search) for search in record.get("capacity") or ()],
     }
 
 
@@ -293,6 +294,22 @@ def _evidence(record: Record) -> Grid:
     )
     heads = ("run", "SHA-256 over the digests of its files", "Heapgate", "seed", "blocks")
     return Grid("Evidence", heads, rows, frozenset({3, 4}))
+
+
+def _search(search: Mapping[str, Any]) -> Grid:
+    """The runs that a capacity was searched with."""
+    rows = tuple(
+        (
+            run["run_id"],
+            run["sha256"],
+            f"{run['rate_rps']:,.0f}/s",
+            {True: "held", False: "did not hold"}.get(run["holds"], "said nothing"),
+        )
+        for run in search["runs"]
+    )
+    caption = f"Capacity: {search['configuration']} under {search['workload']}"
+    heads = ("run", "SHA-256 over the digests of its files", "rate", "its limits")
+    return Grid(caption, heads, rows, frozenset({2}))
 
 
 def _proof(text: str, name: str, signature: str) -> dict[str, Any]:

@@ -52,13 +52,13 @@ def drawn_limit(decision: Mapping[str, Any]) -> DrawnLimit | None:
         objective = parse_objective(decision["objective"])
     except ValueError:
         return None
-    if objective.kind not in ("limit", "change"):
+    if objective.kind not in ("limit", "change", "capacity"):
         return None
     return _drawn(objective, interval)
 
 
 def _drawn(objective: Objective, interval: Mapping[str, float | None]) -> DrawnLimit:
-    metric = METRICS[objective.metric]
+    metric = METRICS[objective.metric or "throughput"]  # a capacity is a rate, too
     low, point, high = (interval[name] for name in ("low", "estimate", "high"))
     bound, at_most = objective.bound, objective.at_most
     label = format_value(metric, bound)

@@ -35,6 +35,8 @@ NO_GO: Final = "NO-GO"
 GO_VARIABLES: Final = ("GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GODEBUG")
 """Of a service's environment only these values are told; of the others the names."""
 
+_DIRTY: Final = "-dirty"
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -191,17 +193,33 @@ def _builds(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
     for record in records:
         binary = record.spec["service"]["binary"]
         info = str(binary.get("build_info") or "")
+        commit, modified = _commit_of(binary, info)
         found[str(binary["sha256"])] = {
             "os": record.os,
             "sha256": binary["sha256"],
             "size_bytes": binary["size_bytes"],
             "go_version": binary.get("go_version"),
             "build_info": info,
-            "commit": _setting_in(info, "vcs.revision"),
-            "commit_modified": _setting_in(info, "vcs.modified") == "true",
+            "commit": commit,
+            "commit_modified": modified,
             "build_flags": binary.get("build_flags"),
         }
     return [found[sha256] for sha256 in sorted(found)]
+
+
+def _commit_of(binary: Mapping[str, Any], build_info: str) -> tuple[str | None, bool]:
+    """The commit of a build, and whether its source had changes beside it.
+
+    What Heapgate builds has none stamped in (two builds of one source are then the same bytes); its
+    commit was noted beside it, with `-dirty` as of git. A finished program may tell its own.
+    """
+    noted = binary.get("commit")
+    if noted:
+        return str(noted).removesuffix(_DIRTY), str(noted).endswith(_DIRTY)
+    return (
+        _setting_in(build_info, "vcs.revision"),
+        _setting_in(build_info, "vcs.modified") == "true",
+    )
 
 
 def _setting_in(build_info: str, name: str) -> str | None:

@@ -82,6 +82,16 @@ def test_the_page_says_what_the_record_says_and_carries_it(record: str, tmp_path
     assert signer_of(data, signature.decode()).raw == public_key_of(key).raw
 
 
+def test_the_runs_of_a_searched_capacity_are_named(record: str) -> None:
+    run = {"run_id": "20260921-1", "sha256": "ab" * 32, "rate_rps": 2850.0, "holds": False}
+    search = {"configuration": "optimised", "workload": BREAKOUT, "runs": [run]}
+    tags = json.loads(record) | {"capacity": [search]}
+    page = record_page(text_of(tags), NAME)
+    for said in ("20260921-1", "ab" * 32, "2,850/s", "did not hold"):
+        assert said in page
+    assert picture("capacity >= 2000/s", 1848.0, 2850.0, 3949.0).label == "2,000/s"
+
+
 def test_a_signature_of_something_else_makes_no_page(record: str, tmp_path: Path) -> None:
     make_key(tmp_path / "key", "release manager")
     with pytest.raises(BadSignature):

@@ -278,3 +278,28 @@ def test_records_that_are_none(good: dict[str, Any], key_file: Path, tmp_path: P
         path.write_bytes(text)
         with pytest.raises(UserError, match=said):
             read_record(path)
+
+
+@pytest.mark.parametrize("noted", ["0123abcd" * 5, "0123abcd" * 5 + "-dirty", None])
+def test_the_commit_that_was_built_is_on_the_record(
+    archive: Path, key_file: Path, trusted: list[PublicKey], tmp_path: Path, noted: str | None
+) -> None:
+    """Nothing is stamped into a build; what was noted beside it is told, and checked."""
+    other = tmp_path / "archive"
+    shutil.copytree(archive, other)
+    for path in other.glob("*/trials/*optimised*/trial.json"):
+        trial = json.loads(path.read_text())
+        trial["spec"]["service"]["binary"]["commit"] = noted
+        path.write_text(json.dumps(trial))
+        reseal(path.parent)
+    record = json.loads(text_of(made(other, question(*HOLDS))))
+    (build,) = record["build"]
+    assert build["commit"] == (noted.removesuffix("-dirty") if noted else None)
+    assert build["commit_modified"] == bool(noted and noted.endswith("-dirty"))
+    assert check_record(signed(record, key_file), other, trusted, today=TODAY) == []
+    build |= {"commit": None, "commit_modified": False}
+    older = check_record(signed(record, key_file), other, trusted, today=TODAY)
+    assert older == [], "a record from before it was told is still good"
+    build["commit"] = "f" * 40
+    forged = check_record(signed(record, key_file), other, trusted, today=TODAY)
+    assert forged[0].startswith("build[0].commit: the record says")
