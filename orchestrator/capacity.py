@@ -163,22 +163,22 @@ class _Capacity:
             return said_of_overload(overload)
         told = run.document["capacity"]
         rate_rps, purpose = float(told["rate_rps"]), Purpose(told.get("purpose", "search"))
-        said, values = self._said(course, run.run_id, rate_rps)
-        tried = Tried(run.run_id, purpose, rate_rps, said, values, took_ns)
+        record, values = self._read(run.run_id)
+        if record is None:
+            said, disturbed = Held(None, "no trial has ended"), False
+        else:
+            said = held(record, values, self._limits(course), rate_rps)
+            disturbed = any(finding.code == "node_noisy" for finding in record.findings)
+        tried = Tried(run.run_id, purpose, rate_rps, said, values, took_ns, disturbed)
         course.take(tried)
         return said_of(course, tried)
 
-    def _said(
-        self, course: Course, run_id: str, rate_rps: float
-    ) -> tuple[Held, Mapping[str, float | None]]:
+    def _read(self, run_id: str) -> tuple[TrialRecord | None, Mapping[str, float | None]]:
         from results.database import open_database
 
         with open_database(self._archive.path, [run_id]) as database:
             record = _last(database.records)
-            if record is None:
-                return Held(None, "no trial has ended"), {}
-            values = {m.metric: m.value for m in database.measurements(run_id)}
-            return held(record, values, self._limits(course), rate_rps), values
+            return record, {m.metric: m.value for m in database.measurements(run_id)}
 
     def _read_overload(self, course: Course, run_id: str, took_ns: int) -> Any:
         from results.database import open_database

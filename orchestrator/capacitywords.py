@@ -86,6 +86,11 @@ def told(course: Course) -> Iterator[str]:
             f"it held at {step.rate_rps:,.0f}/s too, one step above: the capacity may be higher "
             "than the interval says"
         )
+    if disturbed := sum(tried.disturbed for tried in course.tried):
+        yield (
+            f"in {disturbed} of {counted(len(course.tried), 'trial')} others used the service's "
+            "cores: on a quiet machine it may carry more"
+        )
     yield from _told_of_overload(course)
 
 

@@ -51,7 +51,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A trial that was made; `values` are its metrics by name."""
+    """A trial that was made; `values` are its metrics by name.
+
+    `disturbed`: others used the service's processor cores meanwhile.
+    """
 
     run_id: str
     purpose: Purpose
@@ -59,6 +62,7 @@ class Tried:
     held: Held
     values: Mapping[str, float | None] = field(default_factory=dict)
     took_ns: int = 0
+    disturbed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

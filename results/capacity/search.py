@@ -11,8 +11,8 @@ the logarithm of both, and updated by Bayes' rule. The next rate is where C lies
 probabilistic bisection of M. Horstein (Sequential transmission using noiseless feedback, IEEE
 Trans. Information Theory 9, 1963), as R. Waeber, P. Frazier and S. Henderson treat it (Bisection
 search with noisy responses, SIAM J. Control and Optimization 51, 2013), with a noise that is not
-known and not the same everywhere. Before there is a rate that held and one that did not, rates are
-doubled or halved.
+known and not the same everywhere; but a long tail on one side is looked into. Before there is a
+rate that held and one that did not, rates are doubled or halved.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ WIDTHS: Final = np.geomspace(0.003, 0.2, 12)
 LAPSE: Final = 0.02
 POINTS: Final = 1_200
 DOUBLING: Final = 2.0
+TAIL: Final = 3.0
+"""So many times as long as the other side of the interval is a tail."""
+
 BEYOND: Final = 2.0
 """How far beyond the rates that may be tried the capacity may lie."""
 
@@ -98,7 +101,20 @@ class Search:
             return min(self._bounds.highest_rps, max(held) * DOUBLING)
         if not held:
             return max(self._bounds.lowest_rps, min(failed) / DOUBLING)
-        return self._within(self.interval(0.5).estimate)
+        return self._within(self._most_telling_rps())
+
+    def _most_telling_rps(self) -> float:
+        """Where belief is halved; with a long tail on one side, the quartile on that side.
+
+        A tail is what is left of the thought that one answer had nothing to do with its rate: a
+        rate that held once, with failures all above it, is worth a second trial.
+        """
+        middle, whole = self.interval(0.5), self.interval()
+        below = math.log(whole.estimate / whole.low)
+        above = math.log(whole.high / whole.estimate)
+        if below > TAIL * above:
+            return middle.low
+        return middle.high if above > TAIL * below else middle.estimate
 
     @property
     def state(self) -> State:

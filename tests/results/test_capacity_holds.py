@@ -53,6 +53,8 @@ def test_what_the_node_spoiled_is_no_answer_and_what_the_service_did_is(
 ) -> None:
     late = held(invalid(record, "generator_late"), GOOD, LIMITS, 100)
     assert (late.holds, late.generator_at_its_end) == (None, True)
+    spent = held(invalid(record, "generator_saturated"), GOOD, LIMITS, 100)
+    assert (spent.holds, spent.generator_at_its_end) == (None, True), "the load was at its end"
     other = held(invalid(record, "samples_missing"), GOOD, LIMITS, 100)
     assert (other.holds, other.generator_at_its_end) == (None, False)
     assert held(invalid(record, "service_saturated"), GOOD, LIMITS, 100).holds is False
