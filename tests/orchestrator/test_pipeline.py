@@ -329,6 +329,8 @@ def test_the_docs_show_what_is_written() -> None:
     for target, project in (("github", PROJECT), ("gitlab", PROJECT), ("container", PROJECT)):
         text = text_of(target, project)
         assert text in page, f"docs/pipeline.md shows another {target} than is written"
+    for step in steps_left("github", PROJECT, [str(GITHUB)]):
+        assert f". {step}\n" in page
     jenkins = page[page.index("pipeline {") :]
     for script in ("Measure", "Decide and sign"):
         steps = yaml.safe_load(text_of("github", PROJECT))["jobs"]["heapgate"]["steps"]
