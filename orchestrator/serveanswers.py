@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,9 +14,14 @@ from results.serve.server import LOOPBACK, serve
 
 
 def print_serving(
-    archive_path: Path, console: Console, *, port: int, listen: str | None, open_it: bool
+    archives: Sequence[str | Path],
+    console: Console,
+    *,
+    port: int,
+    listen: str | None,
+    open_it: bool,
 ) -> None:
-    """Serve the archive until a signal ends it. Raises as `results.serve.server.serve` does."""
+    """Serve archives until a signal ends it. Raises as `results.serve.server.serve` does."""
     address = listen or LOOPBACK
 
     def announce(url: str) -> None:
@@ -30,4 +36,4 @@ def print_serving(
         if open_it and not webbrowser.open(url):
             sys.stderr.write("no browser could be opened here; open the address above yourself\n")
 
-    serve(archive_path, address, port, announce)
+    serve(archives, address, port, announce)

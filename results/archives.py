@@ -11,6 +11,7 @@ import glob
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -53,14 +54,21 @@ def _folders(name: str) -> list[Path]:
 
 
 def read_archives(
-    archives: Sequence[Archive], names: Sequence[str] = (), checked: Checked | None = None
+    archives: Sequence[Archive],
+    names: Sequence[str] = (),
+    checked: Checked | None = None,
+    *,
+    leave_out: bool = False,
 ) -> Trials:
     """All runs of these archives, or those that are named (ids, beginnings of ids, or `latest`).
 
     Raises UserError when there is no run at all, or not the one that was named, and for a run that
-    lies in two archives and differs.
+    lies in two archives and differs. With `leave_out` that one is missing, with a note.
     """
-    chosen, notes = _once(_chosen(archives, names))
+    found = agreed(_chosen(archives, names))
+    if found.differing and not leave_out:
+        raise UserError(found.differing[0])
+    chosen, notes = found.runs, [*found.notes, *found.differing]
     if not chosen:
         # Tells that there is none.
         archives[0].run("latest")
@@ -103,22 +111,45 @@ def _named(archives: Sequence[Archive], name: str) -> list[RunEntry]:
     return [run for run in runs if run.run_id == run_id]
 
 
-def _once(runs: Iterable[RunEntry]) -> tuple[list[RunEntry], list[str]]:
-    """Each run once; notes on those that were copied. Raises UserError where copies differ."""
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """Each run once; notes on the copies that are left out; why others can't be believed."""
+
+    runs: list[RunEntry]
+    notes: list[str]
+    differing: list[str]
+
+
+def agreed(runs: Iterable[RunEntry]) -> Agreed:
+    """Of runs of several archives, those of whose id there is one state only, in their order."""
     copies: dict[str, list[RunEntry]] = defaultdict(list)
     for run in runs:
         if all(run.path != other.path for other in copies[run.run_id]):
             copies[run.run_id].append(run)
-    notes = []
-    for run_id, (first, *others) in copies.items():
-        for other in others:
-            if _digest(first) != _digest(other):
-                raise UserError(
-                    f"run {run_id} lies in {first.path.parent} and in {other.path.parent}, and the "
-                    "two differ: name only one of these archives"
-                )
-            notes.append(f"{run_id}: the copy in {other.path.parent} is the same and is left out")
-    return [first for first, *_ in copies.values()], notes
+    found = Agreed([], [], [])
+    for first, *others in copies.values():
+        told = [why for other in others if (why := _difference(first, other))]
+        found.differing.extend(told)
+        if not told:
+            found.runs.append(first)
+            found.notes.extend(
+                f"{first.run_id}: the copy in {other.path.parent} is the same and is left out"
+                for other in others
+            )
+    return found
+
+
+def _difference(run: RunEntry, other: RunEntry) -> str:
+    """Why two runs of one id are not copies of each other; empty when they are."""
+    try:
+        if _digest(run) == _digest(other):
+            return ""
+    except UserError as error:
+        return str(error)
+    return (
+        f"run {run.run_id} lies in {run.path.parent} and in {other.path.parent}, and the two "
+        "differ: name only one of these archives"
+    )
 
 
 def _digest(run: RunEntry) -> str:

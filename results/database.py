@@ -322,9 +322,14 @@ def open_archives(
     *,
     checked: Checked | None = None,
     limits: Limits | None = None,
+    leave_out: bool = False,
 ) -> Database:
-    """Open several archives as one (`results/archives.py`). Raises as `open_database` does."""
-    return Database(read_archives(find_archives(archives), run_ids, checked), limits)
+    """Open several archives as one (`results/archives.py`). Raises as `open_database` does.
+
+    With `leave_out` a run that lies in two of them and differs is missing, instead of an error.
+    """
+    found = find_archives(archives)
+    return Database(read_archives(found, run_ids, checked, leave_out=leave_out), limits)
 
 
 def view_text(name: str) -> str:

@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.options import ArchivePath, AsJson, RunName, archive_path, console
+from orchestrator.commands.options import (
+    ArchiveNames,
+    ArchivePath,
+    AsJson,
+    RunName,
+    archive_path,
+    console,
+)
 from results.errors import UserError
 
 
@@ -180,7 +187,7 @@ def history(
 
 
 def serve(
-    archive: ArchivePath = None,
+    archive: ArchiveNames = None,
     port: Annotated[
         int,
         typer.Option(min=0, max=65_535, help="Port; without it a free one.", show_default=False),
@@ -191,7 +198,7 @@ def serve(
         typer.Option(help="Address to listen on, instead of this machine's own alone."),
     ] = None,
 ) -> None:
-    """Show the archive in a browser: runs, reports, trials, SQL, and a run while it goes on.
+    """Show archives in a browser: runs, reports, trials, SQL, and a run while it goes on.
 
     It answers this machine only, with the token in the address that it prints, and changes
     nothing. Ctrl-C ends it.
@@ -200,7 +207,8 @@ def serve(
     """
     from orchestrator.serveanswers import print_serving
 
-    print_serving(archive_path(archive), console(), port=port, listen=listen, open_it=open_it)
+    archives = archive or [str(archive_path(None))]
+    print_serving(archives, console(), port=port, listen=listen, open_it=open_it)
 
 
 def sql(
@@ -213,16 +221,7 @@ def sql(
     output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = (
         TableFormat.table
     ),
-    archive: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--archive",
-            "-a",
-            metavar="FOLDER|PATTERN",
-            help="Folder of runs, or a pattern such as 'nightly/*'; repeat it. "
-            "Else $HEAPGATE_ARCHIVE, else ./archive.",
-        ),
-    ] = None,
+    archive: ArchiveNames = None,
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0.001, help="Seconds it may take.")
     ] = 300.0,

@@ -25,6 +25,16 @@ ArchivePath = Annotated[
     Path | None,
     typer.Option("--archive", "-a", help="Folder of runs; else $HEAPGATE_ARCHIVE, else ./archive."),
 ]
+ArchiveNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--archive",
+        "-a",
+        metavar="FOLDER|PATTERN",
+        help="Folder of runs, or a pattern such as 'nightly/*'; repeat it. "
+        "Else $HEAPGATE_ARCHIVE, else ./archive.",
+    ),
+]
 RunNames = Annotated[
     list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; else all of them.")
 ]

@@ -11,7 +11,7 @@ import hashlib
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -25,6 +25,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from results.archive import RunEntry
 from results.errors import EnvironmentLacks, HeapgateError
 from results.serve import trial as trials
 from results.serve.access import Access, Guard, read_form, refusal
@@ -62,9 +63,9 @@ where metric in ('peak_rss', 'latency_p99', 'throughput')
 order by run_id desc, workload, metric, configuration"""
 
 
-def make_app(archive: Path, access: Access) -> ASGIApp:
-    """The server's application for one archive."""
-    site = Site(archive)
+def make_app(archives: Sequence[str | Path], access: Access) -> ASGIApp:
+    """The server's application for these archives, by folder or pattern."""
+    site = Site(archives)
     routes = [
         Route("/", site.list_runs),
         Route("/runs/{run_id}", site.show_run),
@@ -92,11 +93,11 @@ def make_app(archive: Path, access: Access) -> ASGIApp:
 
 
 class Site:
-    """The pages of one archive."""
+    """The pages of some archives."""
 
-    def __init__(self, archive: Path) -> None:
-        self._archive = archive
-        self._runs = Runs(archive)
+    def __init__(self, archives: Sequence[str | Path]) -> None:
+        self._archives = archives
+        self._runs = Runs(archives)
         self._live = Live(self._runs)
         self._jobs: Jobs
         self._reports: OrderedDict[str, str] = OrderedDict()
@@ -104,7 +105,7 @@ class Site:
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """From the first request to the last."""
-        self._jobs = Jobs(self._archive)
+        self._jobs = Jobs(self._archives)
         self._jobs.prepare()
         try:
             yield
@@ -115,7 +116,7 @@ class Site:
         """All runs, those that are wanted."""
         wanted = Filter.of(request.query_params)
         page = await asyncio.to_thread(self._runs.page, wanted)
-        return _page("runs", archive=self._archive, page=page, wanted=wanted, statuses=STATUSES)
+        return _page("runs", page=page, wanted=wanted, statuses=STATUSES)
 
     async def show_run(self, request: Request) -> Response:
         """A run: its report in a frame of its own, which may do nothing but draw itself."""
@@ -125,11 +126,12 @@ class Site:
     async def report(self, request: Request) -> Response:
         """The report alone. It has an origin of its own, so it can't use this one's session."""
         entry = await asyncio.to_thread(self._runs.entry, request.path_params["run_id"])
-        state = await asyncio.to_thread(state_of, entry)
+        state = await asyncio.to_thread(self._state_of_report, entry)
         page = self._reports.get(state)
         if page is None:
+            job = self._jobs.page("report", [entry.path.parent], run_id=entry.run_id)
             try:
-                page = await _while_wanted(request, self._jobs.page("report", run_id=entry.run_id))
+                page = await _while_wanted(request, job)
             except HeapgateError as error:
                 # Without the session, as the frame is, it could not load our style.
                 return refusal(422, str(error), headers={"Content-Security-Policy": FRAME_POLICY})
@@ -145,6 +147,11 @@ class Site:
                 f'attachment; filename="{_file_name(entry.run_id)}.html"'
             )
         return HTMLResponse(page, headers=headers)
+
+    def _state_of_report(self, entry: RunEntry) -> str:
+        """What changes with everything that a report shows."""
+        states = [entry.run_id, *map(state_of, self._runs.beside(entry))]
+        return hashlib.sha256(repr(states).encode()).hexdigest()
 
     async def list_trials(self, request: Request) -> Response:
         """Every trial of a run, with its reasons for doubt."""
@@ -214,9 +221,11 @@ class Site:
                 context["answer"] = await _while_wanted(request, self._jobs.query(query))
             except HeapgateError as error:
                 context["error"], status = _OPTION.sub(r"with: bench sql \1", str(error)), 422
+        archives = len(await asyncio.to_thread(self._runs.archives))
         views = await asyncio.to_thread(_views)
         running = await asyncio.to_thread(self._running)
-        return _page("sql", status, views=views, running=running, seconds=SQL_TIMEOUT_S, **context)
+        context |= {"archives": archives, "views": views, "running": running}
+        return _page("sql", status, seconds=SQL_TIMEOUT_S, **context)
 
     def _running(self) -> list[str]:
         with contextlib.suppress(HeapgateError):

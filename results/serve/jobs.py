@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -53,8 +53,8 @@ class _Process:
 class Jobs:
     """All jobs of one server; `close` ends them."""
 
-    def __init__(self, archive: Path) -> None:
-        self._archive = archive
+    def __init__(self, archives: Sequence[str | Path]) -> None:
+        self._archives = archives
         self._root = Path(tempfile.mkdtemp(prefix="heapgate-serve-"))
         self._places = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
@@ -75,9 +75,14 @@ class Jobs:
             await worker.end()
         shutil.rmtree(self._root, ignore_errors=True)
 
-    async def page(self, name: str, **arguments: Any) -> str:
-        """A job that makes a page. Raises UserError as the job does, or when it takes too long."""
-        async with self._done(name, PAGE_TIMEOUT_S, arguments) as (_, payload):
+    async def page(
+        self, name: str, archives: Sequence[str | Path] | None = None, **arguments: Any
+    ) -> str:
+        """A job that makes a page, of some of the archives or of all.
+
+        Raises UserError as the job does, or when it takes too long.
+        """
+        async with self._done(name, PAGE_TIMEOUT_S, arguments, archives) as (_, payload):
             return payload.decode()
 
     async def query(self, sql: str) -> dict[str, Any]:
@@ -95,7 +100,11 @@ class Jobs:
 
     @contextlib.asynccontextmanager
     async def _done(
-        self, name: str, timeout_s: float, arguments: dict[str, Any]
+        self,
+        name: str,
+        timeout_s: float,
+        arguments: dict[str, Any],
+        archives: Sequence[str | Path] | None = None,
     ) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
         if self._waiting >= WAITING_MAX:
             raise EnvironmentLacks("too much is asked for at once; try again in a moment")
@@ -104,7 +113,8 @@ class Jobs:
         try:
             async with self._places:
                 worker = await self._taken()
-                job = {"name": name, "archive": str(self._archive), "arguments": arguments}
+                named = [str(archive) for archive in archives or self._archives]
+                job = {"name": name, "archives": named, "arguments": arguments}
                 answer = await _asked(worker, job, timeout_s)
             yield answer  # how long a file takes to be sent keeps nobody waiting
         finally:

@@ -1,24 +1,29 @@
-"""The list of runs, and what one run has: read anew whenever a file has changed."""
+"""The list of runs, and what one run has: read anew whenever a file has changed.
+
+A run that lies in two archives is listed once when both are the same, and not at all when they
+differ, as for SQL (`results/archives.py`): nobody can tell which is right.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from results.archive import PARTIAL, Archive, RunEntry
+from results.archives import agreed, find_archives
 from results.errors import HeapgateError, UserError
 from results.metrics import format_bytes
 from results.record import TrialRecord, planned_id
 from results.schema import SCHEMA_VERSION
 
 PAGE_ROWS: Final = 50
-STATUSES: Final = ("running", "complete", "incomplete", "interrupted")
+STATUSES: Final = ("running", "complete", "decided", "incomplete", "interrupted")
 
 
 class NotFound(HeapgateError):
@@ -36,6 +41,7 @@ class Filter:
     status: str = ""
     since: str = ""
     until: str = ""
+    archive: str = ""
     page: int = 1
 
     @classmethod
@@ -51,23 +57,28 @@ class Filter:
             status=query.get("status", ""),
             since=query.get("since", ""),
             until=query.get("until", ""),
+            archive=query.get("archive", ""),
             page=max(1, int(page)) if page.isdecimal() and len(page) < 9 else 1,
         )
 
     @property
     def is_empty(self) -> bool:
         """Whether it wants every run."""
-        return not (self.text or self.service or self.status or self.since or self.until)
+        return self == Filter(page=self.page)
 
     def wants(self, entry: RunEntry) -> bool:
         """Whether a run fits."""
         document = entry.document
-        searched = f"{entry.run_id} {document.get('service')} {document.get('matrix_path')}"
+        searched = (
+            f"{entry.run_id} {document.get('service')} {document.get('matrix_path')} "
+            f"{entry.path.parent}"
+        )
         began = _began(entry)
         return (
             self.text.lower() in searched.lower()
             and self.service in ("", str(document.get("service")))
             and self.status in ("", entry.status)
+            and self.archive in ("", str(entry.path.parent))
             and (not self.since or began >= _day(self.since))
             and (not self.until or began <= _day(self.until))
         )
@@ -89,6 +100,7 @@ class RunRow:
     """One run as the list shows it; texts are for a person."""
 
     run_id: str
+    archive: Path
     service: str
     status: str
     began: str
@@ -111,43 +123,67 @@ class RunPage:
     total: int
     services: list[str]
     pages: int
-    unreadable: list[tuple[str, str]]
-    """Folders that hold trials and are no run any more, and why."""
+    archives: dict[Path, str]
+    """What each archive is called: by its folder's name where no other has it."""
+    doubts: list[str]
+    """What holds trials and is not listed, and why."""
 
 
 class Runs:
-    """The runs of one archive; several threads may ask."""
+    """The runs of these archives, by folder or pattern; several threads may ask."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, named: Sequence[str | Path]) -> None:
+        self._named = tuple(named)
         self._lock = threading.Lock()
-        self._entries: tuple[Any, list[RunEntry]] = (None, [])
-        self._rows: dict[str, tuple[Any, RunRow]] = {}
+        self._listed: tuple[Any, list[RunEntry], list[str]] = (None, [], [])
+        self._rows: dict[Path, tuple[Any, RunRow]] = {}
+
+    def archives(self) -> list[Archive]:
+        """The archives that are there now: a pattern may find more. Raises UserError."""
+        return find_archives(self._named)
 
     def entries(self) -> list[RunEntry]:
         """All runs, the newest first."""
-        archive = Archive(self._path)
-        now = [_stamp(path) for path in sorted(self._path.glob("*/run.json"))]
+        return self._list()[0]
+
+    def _list(self) -> tuple[list[RunEntry], list[str]]:
+        """All runs, and why others are none of them."""
+        archives = self.archives()
+        now = [_stamp(p) for a in archives for p in sorted(a.path.glob("*/run.json"))]
         with self._lock:
-            known, entries = self._entries
+            known, entries, doubts = self._listed
             if known == now:
-                return entries
+                return entries, doubts
         # A document may say that it is another run's: only its folder's name leads anywhere.
-        entries = [e for e in reversed(archive.runs()) if e.run_id == e.path.name]
+        found = [e for a in archives for e in a.runs() if e.run_id == e.path.name]
+        told = agreed(found)
+        entries, doubts = told.runs, told.differing
+        entries.sort(key=lambda e: (e.document["started_ns"], e.run_id), reverse=True)
         with self._lock:
-            self._entries = now, entries
-        return entries
+            self._listed = now, entries, doubts
+        return entries, doubts
 
     def entry(self, run_id: str) -> RunEntry:
         """The run of exactly this id. Raises NotFound."""
         for entry in self.entries():
             if entry.run_id == run_id:
                 return entry
-        raise NotFound("there is no such run in this archive")
+        raise NotFound("there is no such run here")
+
+    def beside(self, entry: RunEntry) -> list[RunEntry]:
+        """The runs of its service in its archive, itself among them: its report shows them too."""
+        service, archive = entry.document.get("service"), entry.path.parent
+        return [
+            other
+            for other in self.entries()
+            if other.path.parent == archive and other.document.get("service") == service
+        ]
 
     def page(self, wanted: Filter) -> RunPage:
         """The runs that fit, some at a time."""
-        entries = self.entries()
+        entries, doubts = self._list()
+        archives = self.archives()
+        names = _names([archive.path for archive in archives])
         fitting = [entry for entry in entries if wanted.wants(entry)]
         start = (wanted.page - 1) * PAGE_ROWS
         return RunPage(
@@ -156,18 +192,26 @@ class Runs:
             total=len(entries),
             services=sorted({str(entry.document.get("service")) for entry in entries}),
             pages=max(1, -(-len(fitting) // PAGE_ROWS)),
-            unreadable=[(path.name, why) for path, why in Archive(self._path).unreadable()],
+            archives=names,
+            doubts=[
+                *doubts,
+                *(
+                    f"{path if len(names) > 1 else path.name} holds trials, but its run.json {why}"
+                    for archive in archives
+                    for path, why in archive.unreadable()
+                ),
+            ],
         )
 
     def _row(self, entry: RunEntry) -> RunRow:
         stamp = state_of(entry)
         with self._lock:
-            known = self._rows.get(entry.run_id)
+            known = self._rows.get(entry.path)
         if known and known[0] == stamp:
             return known[1]
         row = _run_row(entry, self.records(entry))
         with self._lock:
-            self._rows[entry.run_id] = stamp, row
+            self._rows[entry.path] = stamp, row
         return row
 
     def records(self, entry: RunEntry) -> list[TrialRecord]:
@@ -178,7 +222,7 @@ class Runs:
         """The same, and why other sealed trials have none, by trial id."""
         if newer_format(entry) is not None or not (entry.path / "trials").is_dir():
             return [], {}
-        return Archive(self._path).read_records(entry.run_id)
+        return Archive(entry.path.parent).read_records(entry.run_id)
 
     def trial(self, entry: RunEntry, trial_id: str) -> tuple[TrialRecord, Path]:
         """The sealed trial of exactly this id, and its folder. Raises NotFound."""
@@ -188,6 +232,11 @@ class Runs:
                 if trial_id in names:
                     return record, names[trial_id]
         raise NotFound("there is no such sealed trial in this run")
+
+
+def _names(archives: Sequence[Path]) -> dict[Path, str]:
+    folders = [path.name for path in archives]
+    return {p: p.name if folders.count(p.name) == 1 else str(p) for p in archives}
 
 
 def newer_format(entry: RunEntry) -> int | None:
@@ -219,6 +268,7 @@ def _run_row(entry: RunEntry, records: Iterable[TrialRecord]) -> RunRow:
     planned = document.get("planned")
     return RunRow(
         run_id=entry.run_id,
+        archive=entry.path.parent,
         service=str(document.get("service")),
         status=entry.status,
         began=when(document["started_ns"]),

@@ -10,13 +10,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import uvicorn
 
-from results.archive import Archive
+from results.archives import find_archives
 from results.errors import EnvironmentLacks, UserError
 from results.serve.access import Access
 from results.serve.app import make_app
@@ -25,17 +25,21 @@ LOOPBACK: Final = "127.0.0.1"
 _CONNECTIONS_MAX: Final = 128
 
 
-def serve(archive_path: Path, address: str, port: int, announce: Callable[[str], None]) -> None:
+def serve(
+    archives: Sequence[str | Path], address: str, port: int, announce: Callable[[str], None]
+) -> None:
     """Answer until SIGINT or SIGTERM; `announce` is called with the URL once it can be opened.
 
-    `port` 0 takes a free one. Raises UserError when there is no such archive or address,
-    EnvironmentLacks when the port is taken.
+    `archives` are folders or patterns; `port` 0 takes a free one. Raises UserError when there is no
+    such archive or address, EnvironmentLacks when the port is taken.
     """
-    archive = Archive(archive_path)
+    # A worker has a folder of its own: what is named from here must be found from there.
+    named = [Path(os.path.expanduser(name)).absolute() for name in archives]  # noqa: PTH111
+    find_archives(named)
     with _bound(address, port) as listener:
         access = Access(listener.getsockname()[1], frozenset({address}))
         config = uvicorn.Config(
-            make_app(archive.path, access),
+            make_app(named, access),
             loop="asyncio",
             http="h11",
             ws="none",

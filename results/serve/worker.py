@@ -36,28 +36,29 @@ Answer = tuple[dict[str, Any], bytes]
 """What is told in the line of JSON, and the bytes behind it."""
 
 
-def report(archive: Path, run_id: str) -> Answer:
-    """The report of a run, a whole page."""
+def report(archives: list[str], run_id: str) -> Answer:
+    """The report of a run of the one archive, a whole page."""
     from results.report.page import render_report
 
-    return {}, render_report(archive, run_id).encode()
+    (archive,) = archives
+    return {}, render_report(Path(archive), run_id).encode()
 
 
-def compare(archive: Path, run_ids: list[str]) -> Answer:
+def compare(archives: list[str], run_ids: list[str]) -> Answer:
     """Several runs compared as one, a whole page."""
-    from results.database import open_database
+    from results.database import open_archives
     from results.serve.comparepage import render_comparison
 
-    with open_database(archive, run_ids) as database:
+    with open_archives(archives, run_ids) as database:
         return {}, render_comparison(database.comparison(), database.notes).encode()
 
 
-def sql(archive: Path, query: str, timeout_s: float) -> Answer:
+def sql(archives: list[str], query: str, timeout_s: float) -> Answer:
     """The first rows of the answer to a query, as text."""
     from results.query import first_rows
 
     began_s = time.monotonic()
-    with _database(archive) as database:
+    with _database(archives) as database:
         with database.stream(query, timeout_s=timeout_s) as answer:
             shown = first_rows(answer)
         notes = list(database.notes)
@@ -71,14 +72,14 @@ def sql(archive: Path, query: str, timeout_s: float) -> Answer:
     }, b""
 
 
-def download(archive: Path, query: str, timeout_s: float, form: str) -> Answer:
+def download(archives: list[str], query: str, timeout_s: float, form: str) -> Answer:
     """The whole answer to a query as a file in this process's folder."""
     from results.query import write_result
 
     path = Path.cwd() / f"answer.{form}"
     try:
         with (
-            _database(archive) as database,
+            _database(archives) as database,
             database.stream(query, timeout_s=timeout_s) as answer,
             path.open("w", encoding="utf-8", newline="") as file,
         ):
@@ -101,17 +102,15 @@ JOBS: Final[dict[str, Callable[..., Answer]]] = {
 }
 
 
-def _database(archive: Path) -> Any:
-    from results.archive import Archive
-    from results.archives import read_archives
-    from results.database import Database, Limits
+def _database(archives: list[str]) -> Any:
+    from results.database import Limits, open_archives
 
     _limit("RLIMIT_DATA", PROCESS_MEMORY_BYTES)
     _limit("RLIMIT_FSIZE", FILE_MAX_BYTES)
     # What this server found right needs no second look; nothing of it stays.
     checked = Path.cwd().parent / "checked.json"
-    trials = read_archives([Archive(archive)], (), lambda _: checked)
-    return Database(trials, Limits(memory=SQL_MEMORY))
+    limits = Limits(memory=SQL_MEMORY)
+    return open_archives(archives, checked=lambda _: checked, limits=limits, leave_out=True)
 
 
 def _limit(name: str, value: int) -> None:
@@ -143,7 +142,7 @@ def main() -> None:
 
 def _answer(job: dict[str, Any]) -> Answer:
     try:
-        return JOBS[job["name"]](Path(job["archive"]), **job["arguments"])
+        return JOBS[job["name"]](job["archives"], **job["arguments"])
     except HeapgateError as error:
         return {"error": str(error)}, b""
     except MemoryError:

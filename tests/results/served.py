@@ -96,7 +96,7 @@ class Served:
 
 
 @contextmanager
-def serving(archive: Path, temp: Path, *arguments: str) -> Iterator[Served]:
+def serving(archive: Path | str, temp: Path, *arguments: str) -> Iterator[Served]:
     """Start a server, log in; it is ended as a user would end it, and must leave nothing."""
     temp.mkdir(parents=True, exist_ok=True)
     process = start(archive, temp, *arguments)
@@ -115,7 +115,7 @@ def serving(archive: Path, temp: Path, *arguments: str) -> Iterator[Served]:
     assert not list(temp.glob("heapgate-*"))
 
 
-def start(archive: Path, temp: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(archive: Path | str, temp: Path, *arguments: str) -> subprocess.Popen[str]:
     """The command alone."""
     environment = os.environ | {"TMPDIR": str(temp), "HEAPGATE_STATE": str(temp / "state")}
     return subprocess.Popen(
