@@ -72,14 +72,14 @@ def tune(
     Example: bench tune matrix.yaml --require 'p99 <= 40ms' -o front.svg
     """
     as_json = form != TuneFormat.table
-    with announcing(f"bench tune {matrix}", notify, notify_file, as_json=as_json):
+    with announcing(f"bench tune {matrix}", notify, notify_file, as_json=as_json) as word:
         from orchestrator.tuneanswers import print_tuning
 
         print_tuning(
             matrix,
             archive_path(archive),
             console(error=as_json),
-            console(),
+            word.print_to(console()),
             workload=workload,
             configuration=configuration,
             require=require or [],

@@ -125,6 +125,8 @@ class Tuning:
             (own, *_) = self._measure("first", settings)
         if own.unusable:
             raise RunIncomplete(f"the configuration as it is written can't be used: {own.unusable}")
+        if own.spiral:
+            self.telling.say(f"as it is written it does not carry this load well: {own.spiral}")
         if own.point is None:
             figures = {"peak": own.memory_bytes, "p99": own.p99_ns, "GC CPU": own.gc_share}
             missing = [name for name, value in figures.items() if value is None]
