@@ -110,7 +110,7 @@ def test_a_missing_matrix_is_named(workplace: Workplace) -> None:
     assert "Traceback" not in told.text
 
 
-@pytest.mark.parametrize("name", ["demo", "headline", "ablation", "shapes"])
+@pytest.mark.parametrize("name", ["demo", "headline", "ablation", "shapes", "capacity", "queue"])
 def test_the_shipped_matrices_can_be_planned(workplace: Workplace, name: str) -> None:
     path = matrices.ROOT / "workloads" / "matrices" / f"{name}.yaml"
     told = workplace.bench("plan", str(path), "--json")
