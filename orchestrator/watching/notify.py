@@ -52,6 +52,7 @@ class Word:
 
     began_s: float = field(default_factory=time.monotonic)
     exit_code: int = 0
+    crashed: bool = False
     error: str = ""
     found: list[str] = field(default_factory=list)
     """What came of it, and how to look at it."""
@@ -63,21 +64,28 @@ class Word:
         """It ended with an error, or with an exit code."""
         if isinstance(error, KeyboardInterrupt):
             self.exit_code = 130
+        elif isinstance(error, OSError):
+            self.exit_code = 4
         else:
             self.exit_code = int(getattr(error, "exit_code", 1))
+            self.crashed = not hasattr(error, "exit_code")
         # A traceback's text is for whoever sees the terminal.
         self.error = str(error) if isinstance(error, HeapgateError) else self.error
 
     @property
     def title(self) -> str:
         """One line."""
-        end, _ = ENDS.get(self.exit_code, ("failed", "failure"))
-        return f"{self.command}: {end}"
+        return f"{self.command}: {self._end[0]}"
 
     @property
     def kind(self) -> str:
         """Apprise's kind of message."""
-        return ENDS.get(self.exit_code, ("failed", "failure"))[1]
+        return self._end[1]
+
+    @property
+    def _end(self) -> tuple[str, str]:
+        failed = ("failed unexpectedly", "failure")
+        return failed if self.crashed else ENDS.get(self.exit_code, failed)
 
     @property
     def text(self) -> str:

@@ -17,7 +17,7 @@ from postbox import mail_server, silent, unused_port, webhook
 
 from orchestrator.watching.notify import PRINTED_MAX, Word, announced, deliver
 from orchestrator.watching.targets import Target, take_targets
-from results.errors import EnvironmentLacks, RunIncomplete, UserError
+from results.errors import EnvironmentLacks, Interrupted, RunIncomplete, UserError
 
 SECRET = "hunter2secret"
 
@@ -80,10 +80,16 @@ def test_nothing_of_a_delivery_is_left_when_a_target_hangs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(RunIncomplete("2 of 4 trials are missing"), 3), (EnvironmentLacks("no room"), 4)],
+    ("error", "code", "end", "kind"),
+    [
+        (RunIncomplete("2 of 4 trials are missing"), 3, "incomplete", "failure"),
+        (EnvironmentLacks("no room"), 4, "this machine lacks something", "failure"),
+        (Interrupted("stopped; go on with: bench resume x"), 130, "stopped", "warning"),
+    ],
 )
-def test_an_error_is_told_and_goes_on_as_it_was(error: Exception, code: int) -> None:
+def test_an_error_is_told_and_goes_on_as_it_was(
+    error: Exception, code: int, end: str, kind: str
+) -> None:
     with (
         webhook() as hook,
         pytest.raises(type(error), match=str(error)),
@@ -91,9 +97,16 @@ def test_an_error_is_told_and_goes_on_as_it_was(error: Exception, code: int) -> 
     ):
         raise error
     (posted,) = hook.arrived
-    assert posted["type"] == "failure"
+    assert (posted["title"], posted["type"]) == (f"bench run m.yaml: {end}", kind)
     assert f"ended with exit code {code} after" in posted["message"]
     assert str(error) in posted["message"]
+
+
+def test_a_fault_of_our_own_is_told_as_such_and_without_its_words() -> None:
+    word = Word("bench run m.yaml")
+    word.end(ValueError(SECRET))
+    assert word.title == "bench run m.yaml: failed unexpectedly"
+    assert SECRET not in word.text
 
 
 def test_a_target_that_fails_is_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
