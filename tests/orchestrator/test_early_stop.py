@@ -31,6 +31,7 @@ def valid(place: Workplace) -> list[tuple[int, str]]:
     return sorted((r["block"], r["configuration"]) for r in records if r["valid"])
 
 
+@pytest.mark.timeout(300)
 def test_it_ends_after_the_block_that_decided(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     matrices.write(tmp_path, SIX + BROKEN)
@@ -60,7 +61,7 @@ def test_it_ends_after_the_block_that_decided(tmp_path: Path) -> None:
     assert place.strays() == []
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_what_was_saved_can_still_be_measured(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     matrices.write(tmp_path, ALONE + "stop_early: true\n" + BROKEN)
