@@ -40,7 +40,11 @@ class Budget:
     @property
     def confirm_s(self) -> float:
         """The last run: full blocks of the finalists and of what is written."""
-        return self.run_s + (self.finalists + 1) * self.blocks * self.long_s
+        return self.confirming_s(self.finalists)
+
+    def confirming_s(self, settings: int) -> float:
+        """Full blocks of so many settings and of what is written."""
+        return self.run_s + (settings + 1) * self.blocks * self.long_s
 
     @property
     def looks_longer(self) -> bool:

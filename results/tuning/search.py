@@ -15,7 +15,7 @@ from results.errors import RunIncomplete
 from results.gomodel import OFF, gogc_goal_bytes, limit_goal_bytes
 from results.signoff.objectives import Objective
 from results.tuning.budget import BATCH, LONGER, SPIRAL_BATCH, SPIRAL_RUNS, Budget
-from results.tuning.front import Point, apart, promising, smoothed, spread
+from results.tuning.front import NEAR, Point, apart, promising, smoothed, spread
 from results.tuning.outcomes import SPIRAL_SHARE, Confirmed, Outcome, bound_on, shortfalls
 from results.tuning.prior import Bounds, Prior
 from results.tuning.settings import Others, Setting, Space, limits_for, whole_mib
@@ -28,6 +28,10 @@ LEVELS: Final = 4
 
 COLLECTIONS: Final = 3
 """In a trial with fewer the heap may not have grown to where it would."""
+
+
+CLOSER: Final = 2
+"""Settings that are confirmed besides, where there is time, when the finalists left a gap."""
 
 
 class Measuring(Protocol):
@@ -103,9 +107,11 @@ class Tuning:
         finalists = self._choose(self._looked_longer(), self.budget.finalists)
         if not finalists:
             raise RunIncomplete("no other setting showed figures that could be confirmed")
-        self.telling.say(f"confirming {', '.join(s.text for s in finalists)}")
-        confirmed = tuple(self.measuring.confirm(finalists))
-        return Tuned(self.asked, tuple(self._outcomes), skipped, spiral, confirmed)
+        confirmed = self._confirm(finalists)
+        closer = self._between(confirmed)
+        if closer and self.budget.allows(self.budget.confirming_s(len(closer)), 0.0):
+            confirmed += self._confirm(closer)[1:]
+        return Tuned(self.asked, tuple(self._outcomes), skipped, spiral, tuple(confirmed))
 
     # Where to begin
 
@@ -274,6 +280,25 @@ class Tuning:
         least = [next((o for m, o in known if m <= -n * ROOM), None) for n in range(LEVELS)]
         roomy = [o for _, o in sorted(known, key=lambda pair: pair[0])]
         return _settings(apart([o for o in (*least, *roomy) if o], _memory)[:count])
+
+    def _confirm(self, settings: Sequence[Setting]) -> list[Confirmed]:
+        self.telling.say(f"confirming {', '.join(s.text for s in settings)}")
+        self.budget.used_s += self.budget.confirming_s(len(settings))
+        return self.measuring.confirm(settings)
+
+    def _between(self, confirmed: Sequence[Confirmed]) -> list[Setting]:
+        """What may hold with less memory than the best so far, and more than what did not."""
+        if not self.asked.objectives:
+            return []
+        known = [(c.point[0], c.holds) for c in confirmed if c.point]
+        best = min((memory for memory, holds in known if holds), default=OFF)
+        below = max((memory for memory, holds in known if not holds and memory < best), default=0.0)
+        pool = [
+            o
+            for o in sorted(self._outcomes, key=_memory)
+            if o.point and not o.spiral and below * (1 + NEAR) < _memory(o) < best / (1 + NEAR)
+        ]
+        return _settings(spread(pool, _memory, CLOSER))
 
 
 def _point(outcome: Outcome) -> Point | None:
