@@ -269,7 +269,7 @@ def _refuse_far(who: str, model: _Model) -> None:
     """Raises Refused for a place more than BEYOND_MAX outside of what was measured."""
     for dimension in model.checked():
         low, high = dimension.bounds
-        if not low <= dimension.asked <= high:
+        if dimension.is_too_far:
             show = dimension.show
             raise Refused(
                 f"{who} is not forecast for a {dimension.name} of {show(dimension.asked)}: "
@@ -324,7 +324,8 @@ def _notes(subject: Subject, model: _Model, dimensions: Sequence[Dimension]) -> 
         yield f"{what} was measured: read what was measured there, not a forecast of it"
     lost = len(subject.trials) - len(model.trials)
     if lost:
-        yield f"{lost} of {len(subject.trials)} trials don't tell all that it takes"
+        who = f"{model.metric.label} of {subject.base.configuration}"
+        yield f"{who} is told by {len(model.trials)} of {len(subject.trials)} trials only"
 
 
 def show_rate(value: float) -> str:

@@ -53,6 +53,7 @@ class Predictor:
         """Raises Degenerate where what is left does not tell the law's terms."""
         if not folds:
             raise Degenerate
+        self._most = law.most
         self._whole = law.fit(rows)
         self._floor = SIZE_FLOOR * median(abs(row.value) for row in rows) or 1.0
         self._left_out = [_left_out(law, rows, fold, self._floor) for fold in folds]
@@ -72,9 +73,9 @@ class Predictor:
         rank = min(len(highs), math.ceil(confidence * (len(highs) + 1) - 1e-9))
         low, high = sorted(lows)[-rank], sorted(highs)[rank - 1]
         estimate = self._whole.value(point)
-        # No figure here is below zero. The fit of all may lie outside when few folds disagree.
-        low, high = max(0.0, min(low, estimate)), max(0.0, high, estimate)
-        return Interval(max(0.0, estimate), low, high)
+        # The fit of all may lie outside when few folds disagree.
+        bounds = estimate, min(low, estimate), max(high, estimate)
+        return Interval(*(min(max(0.0, bound), self._most) for bound in bounds))
 
 
 def _left_out(

@@ -12,6 +12,7 @@ measured (N. Draper, H. Smith, Applied Regression Analysis, 3rd ed., 1998, 1.4 a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -23,6 +24,9 @@ Matrix = NDArray[np.float64]
 
 RATE: Final = "rate"
 GOAL: Final = "goal"
+
+TOGETHER: Final = 0.98
+"""Of two terms with a greater correlation nobody can tell which one it was."""
 
 
 class Degenerate(Exception):
@@ -64,11 +68,11 @@ class Fitted(Protocol):
 
 
 class Law(Protocol):
-    """What can be fitted. `terms` are how many numbers it has to find in one line."""
+    """What can be fitted."""
 
     @property
-    def terms(self) -> int:
-        """The fewest rows that can tell them."""
+    def most(self) -> float:
+        """No figure is above it."""
         ...
 
     def fit(self, rows: Sequence[Row]) -> Fitted:
@@ -100,9 +104,18 @@ def _line(columns: Sequence[Sequence[float]], values: Sequence[float]) -> _Line:
     scaled = design / scale
     if np.linalg.matrix_rank(scaled, tol=1e-3) < scaled.shape[1]:
         raise Degenerate
+    if scaled.shape[1] > 2 and _together(scaled[:, 1:]):
+        raise Degenerate
     inverse = np.linalg.inv(scaled.T @ scaled)
     coefficients = inverse @ scaled.T @ np.asarray(values, dtype=np.float64)
     return _Line(coefficients / scale, inverse / np.outer(scale, scale))
+
+
+def _together(columns: Matrix) -> bool:
+    """Whether columns went up and down together."""
+    if np.any(np.ptp(columns, axis=0) <= 0):
+        return True
+    return bool(np.linalg.eigvalsh(np.corrcoef(columns.T))[0] < 1 - TOGETHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +125,9 @@ class PeakMemory:
     over: tuple[str, ...]
 
     @property
-    def terms(self) -> int:
-        """One for each, and what is there without load."""
-        return 1 + len(self.over)
+    def most(self) -> float:
+        """Memory has no bound here."""
+        return math.inf
 
     def fit(self, rows: Sequence[Row]) -> Fitted:
         """The line of these rows. Raises Degenerate."""
@@ -151,9 +164,9 @@ class CollectorShare:
     over: tuple[str, ...]
 
     @property
-    def terms(self) -> int:
-        """Those of the rest of the service; the collector's own is one."""
-        return 1 + (RATE in self.over)
+    def most(self) -> float:
+        """A share."""
+        return 1.0
 
     def fit(self, rows: Sequence[Row]) -> Fitted:
         """The two lines of these rows. Raises Degenerate."""

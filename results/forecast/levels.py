@@ -12,6 +12,9 @@ from results.forecast.intervals import Fold
 APART: Final = 1.1
 """A level ends where the next value is farther up than this: arrivals and heaps scatter."""
 
+SLACK: Final = 1.03
+"""Twice 400/s is 800/s, also where only 395/s arrived."""
+
 LEVELS_AT_LEAST: Final = 3
 """With one of them left out, two still tell a line."""
 
@@ -33,13 +36,13 @@ class Dimension:
 
     @property
     def lowest(self) -> float:
-        """The lowest that was measured."""
-        return min(self.values)
+        """The lowest level that was measured."""
+        return self.level_values[0]
 
     @property
     def highest(self) -> float:
-        """The highest that was measured."""
-        return max(self.values)
+        """The highest level that was measured."""
+        return self.level_values[-1]
 
     @property
     def levels(self) -> list[tuple[int, ...]]:
@@ -63,6 +66,12 @@ class Dimension:
     def bounds(self) -> tuple[float, float]:
         """The lowest and the highest that may be asked for."""
         return self.lowest / BEYOND_MAX, self.highest * BEYOND_MAX
+
+    @property
+    def is_too_far(self) -> bool:
+        """Whether more than the bounds is asked for, but for a little slack."""
+        low, high = self.bounds
+        return not low / SLACK <= self.asked <= high * SLACK
 
     @property
     def is_measured(self) -> bool:

@@ -13,7 +13,7 @@ from results.forecast.levels import Dimension
 from results.forecast.overtime import Continued
 from results.metrics import METRICS, Metric
 from results.report.colours import coloured
-from results.report.images import FONT, SCALE
+from results.report.images import FONT, SCALE, with_own_ids
 
 Drawn = Any
 """A chart of Altair's: its layers have many types."""
@@ -63,7 +63,7 @@ def picture(charts: Sequence[Drawn], form: str) -> bytes:
     whole = coloured(spec | {"config": _CONFIG})
     if form == "png":
         return vl_convert.vegalite_to_png(whole, scale=SCALE)
-    return vl_convert.vegalite_to_svg(whole).encode()
+    return with_own_ids(vl_convert.vegalite_to_svg(whole), 0).encode()
 
 
 def forecast_chart(own: Forecast) -> Drawn:

@@ -106,7 +106,7 @@ class Rolled:
     ahead: int
 
 
-ORIGINS_MAX: Final = 8
+ORIGINS_MAX: Final = 6
 ORIGIN_AT_LEAST: Final = 6
 
 

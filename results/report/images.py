@@ -204,14 +204,14 @@ def _placed(parts: Iterable[Part], top: float) -> Iterator[Part]:
     """Parts below each other; what an SVG names by id gets names of its own."""
     y = top
     for number, part in enumerate(parts):
-        svg = _with_own_ids(part.svg, number).replace(
+        svg = with_own_ids(part.svg, number).replace(
             "<svg ", f'<svg x="{MARGIN}" y="{round(y + HEAD - 22)}" ', 1
         )
         yield replace(part, y=y, svg=svg)
         y += part.height + 22
 
 
-def _with_own_ids(svg: str, number: int) -> str:
+def with_own_ids(svg: str, number: int) -> str:
     """Ids that are unique in the picture; vl-convert's own go on from one chart to the next."""
     names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
     own = {name: f"p{number}-{place}" for place, name in enumerate(names)}
