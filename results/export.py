@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qs, urlsplit
 
 import duckdb
 import pyarrow as pa
@@ -80,13 +81,13 @@ def export_to_store(trials: Trials, address: str) -> int:
     """Write the set of Parquet files into an object store, by an address that Arrow knows.
 
     It is made here first. A store knows no renaming, so `_SUCCESS` is written last: a set without
-    it is not whole. Returns the size in bytes. Raises UserError for an address that is none, or
-    where something is already; EnvironmentLacks when the store can't be reached or written to.
+    it is not whole. Who may write there is for the store's own environment to tell: an address
+    with a key in it is refused. Returns the size in bytes. Raises UserError for an address that is
+    none, or where something is already; EnvironmentLacks when the store can't be reached or
+    written to.
     """
-    try:
-        store, path = pyarrow.fs.FileSystem.from_uri(address)
-    except (pa.ArrowException, ValueError) as error:
-        raise UserError(f"{address} is no address that can be written to: {error}") from error
+    _forbid_secrets(address)
+    store, path = _store_of(address)
     try:
         if _is_taken(store, path):
             raise UserError(f"{address} is there already; choose another with -o")
@@ -100,6 +101,32 @@ def export_to_store(trials: Trials, address: str) -> int:
     except (OSError, pa.ArrowException) as error:
         raise EnvironmentLacks(f"{address} can't be written: {error}") from error
     return size_bytes
+
+
+def _forbid_secrets(address: str) -> None:
+    """An address is printed and kept in a shell's history. What is refused is not repeated."""
+    parts = urlsplit(address)
+    asked = {name.lower() for name in parse_qs(parts.query)}
+    if "@" in parts.netloc or asked & {"access_key", "secret_key", "session_token"}:
+        raise UserError(
+            "the address has a key or a password in it: give these by the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
+            "GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+
+
+def _store_of(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    whole = address
+    if address.startswith("s3://"):
+        # A file that is small is then one request, not three, and there at once or not at all.
+        whole += f"{'&' if '?' in address else '?'}allow_delayed_open=true"
+    try:
+        store, path = pyarrow.fs.FileSystem.from_uri(whole)
+    except (pa.ArrowException, ValueError) as error:
+        raise UserError(f"{address} is no address that can be written to: {error}") from error
+    except OSError as error:
+        raise EnvironmentLacks(f"{address} can't be reached: {error}") from error
+    return store, path
 
 
 def _is_taken(store: pyarrow.fs.FileSystem, path: str) -> bool:
