@@ -299,6 +299,7 @@ def test_git_sees_nothing_of_what_a_job_writes_into_the_checkout(runner: Runner)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # seven commands, one after another, on a machine that may be busy
 def test_the_workflow_for_real(runner: Runner) -> None:
     """Measured, exported, decided, signed: with what the workflow says and nothing else."""
     (runner.folder / "matrix.yaml").write_text(SMALL)
