@@ -253,7 +253,7 @@ def print_continued(
     form: str,
     output: Path | None,
 ) -> None:
-    """Carry a history on. Raises UserError when nothing of it can be."""
+    """Carry a history on. Raises UserError when nothing of it can be, or not so far."""
     from orchestrator.absent import show_packages
     from results.forecast import overtime, plain
     from results.history import read_history
@@ -287,8 +287,9 @@ def print_continued(
         from results.forecast.pictures import history_chart
 
         _write(output, [history_chart(own) for own in found], picture)
-    if not found:
-        raise UserError("\n".join(_reasons(lost)))
+    refused = [own for own in lost if own.too_far] if found else lost
+    if refused:
+        raise UserError("\n".join(_reasons(refused)))
 
 
 def _date_ns(text: str) -> int:
@@ -343,7 +344,7 @@ def _print_histories(
         for line in plain.met(own):
             console.print(escape(line), highlight=False, soft_wrap=True)
     _print_notes([note for own in found for note in _doubts(own)], console)
-    _print_notes(_reasons(lost), console)
+    _print_notes(_reasons([own for own in lost if not own.too_far]), console)
     console.print(f"[dim]{plain.NO_MEASUREMENT}[/]", highlight=False, soft_wrap=True)
 
 

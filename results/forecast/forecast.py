@@ -95,7 +95,8 @@ def metric_names(names: Sequence[str]) -> tuple[str, ...]:
 
     They are those of memory, and GC CPU.
     """
-    known = [m.name for m in METRICS.values() if m.group == "memory"] + [GC_CPU]
+    sizes = [m.name for m in METRICS.values() if m.group == "memory" and m.unit == "bytes"]
+    known = [*sizes, GC_CPU]
     found = tuple(GC_CPU if name == "gc_cpu" else name for name in names)
     for name in found:
         if name not in known:
@@ -325,7 +326,10 @@ def _notes(subject: Subject, model: _Model, dimensions: Sequence[Dimension]) -> 
     lost = len(subject.trials) - len(model.trials)
     if lost:
         who = f"{model.metric.label} of {subject.base.configuration}"
-        yield f"{who} is told by {len(model.trials)} of {len(subject.trials)} trials only"
+        yield (
+            f"{who} is told by {len(model.trials)} of {len(subject.trials)} trials: the others had "
+            "no collection in measure, or no figure"
+        )
 
 
 def show_rate(value: float) -> str:

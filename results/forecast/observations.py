@@ -163,7 +163,7 @@ def _heap(
 ) -> Measured | None:
     measure = next((span for span in record.phases if span.name == "measure"), None)
     told = (row["gc_cpu_ns"], row["service_cpu_ns"])
-    if measure is None or None in told or row["gc_cpu_share"] is None:
+    if measure is None or None in told:
         return None
     return Measured(
         gogc=gogc,

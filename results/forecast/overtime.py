@@ -102,11 +102,12 @@ class Continued:
 
 @dataclass(frozen=True, slots=True)
 class NotContinued:
-    """A metric that is not carried on, and why."""
+    """A metric that is not carried on, and why; `too_far` when that is how far was asked for."""
 
     cell: CellHistory
     metric: Metric
     why: str
+    too_far: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +166,14 @@ def _continued(
             f"{counted(ahead, 'run')} ahead is farther than the {len(points)} runs that it would "
             f"be made of{since}; at most {len(points)}, about "
             f"{_day(points[-1], gap_ns, len(points))}",
+            too_far=True,
         )
     values = np.array([point.value for point in points])
     damped = rolling_origin(damped_trend, values, ahead, confidence)
     naive = rolling_origin(as_the_last, values, ahead, confidence)
     better = damped.error < naive.error
     path = (damped_trend if better else as_the_last)(values, ahead, confidence)
-    widen = damped.widen if better else naive.widen
-    steps = tuple(_steps(own.metric, points[-1], gap_ns, path, widen))
+    steps = tuple(_steps(own.metric, points[-1], gap_ns, path, damped if better else naive))
     return Continued(
         cell=cell,
         metric=own.metric,
@@ -205,12 +206,17 @@ def _day(last: RunPoint, gap_ns: float, ahead: int) -> str:
 
 
 def _steps(
-    metric: Metric, last: RunPoint, gap_ns: float, path: Path, widen: float
+    metric: Metric, last: RunPoint, gap_ns: float, path: Path, rolled: Rolled
 ) -> Iterator[Step]:
-    """No figure is below zero, and no share above one."""
+    """No figure is below zero, and no share above one.
+
+    Farther ahead than was tried out, the interval grows in proportion: nothing says how far off the
+    method is there.
+    """
     top = 1.0 if metric.unit == "fraction" else math.inf
     for index, (value, half) in enumerate(zip(path.values, path.half_widths, strict=True), 1):
-        found = (float(value), float(value - half * widen), float(value + half * widen))
+        reach = half * rolled.widen * max(1.0, index / rolled.ahead)
+        found = (float(value), float(value - reach), float(value + reach))
         low_to_high = Interval(*(min(top, max(0.0, v)) for v in found))
         yield Step(index, round(last.started_ns + index * gap_ns), low_to_high)
 
@@ -278,7 +284,7 @@ def _objectives(document: dict[str, Any]) -> Iterator[Bound]:
             own = objective_from_plain(plain)
         except (ValueError, KeyError):
             continue
-        if own.kind == "limit":
+        if own.kind == "limit" and own.metric in METRICS:
             for system in ("linux", "windows"):
                 for name in named_on(system, [METRICS[own.metric].name]):
                     yield Bound(

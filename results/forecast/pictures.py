@@ -205,10 +205,10 @@ def history_chart(own: Continued) -> Drawn:
     top = max([top, *(step["high"] for step in steps)])
     near = [m for m in own.meetings if m.bound / unit < 2 * top]
     top = max([top, *(m.bound / unit for m in near)])
-    x = alt.X("x:T", title=None, axis=alt.Axis(grid=False))
+    x = alt.X("x:T", title=None, axis=alt.Axis(grid=False, format="%b %d"))
     layers = [
         *_curve_layers([last, *steps], x, own.metric, top),
-        _rows(runs).mark_line(point=True, color="var(--fg)").encode(x=x, y="y:Q"),
+        _rows(runs).mark_line(point={"color": "var(--fg)"}, color="var(--fg)").encode(x=x, y="y:Q"),
         *_bound_layers([{"y": m.bound / unit, "text": m.text} for m in near]),
     ]
     return alt.layer(*layers, width=WIDTH, height=HEIGHT, title=_history_title(own))
