@@ -18,6 +18,7 @@ from results.archive import Archive, RunEntry
 from results.capacity.holds import held
 from results.capacity.search import Answer, Bounds, Search
 from results.database import open_database
+from results.errors import UserError
 from results.intact import damaged_trials, digest_of_run
 from results.record import TrialRecord
 from results.signoff.language import objective_from_plain
@@ -92,7 +93,7 @@ def searches_in(
     groups: dict[tuple[str, str], list[RunEntry]] = defaultdict(list)
     for run in Archive(archive).runs():
         mark, ended_ns = _mark_of(run), run.document.get("finished_ns")
-        if mark is None or not ended_ns or ended_ns > until_ns:
+        if mark is None or not isinstance(ended_ns, int) or ended_ns > until_ns:
             continue
         if run.document.get("service") == service and mark["configuration"] in names:
             groups[mark["key"], mark["configuration"]].append(run)
@@ -143,7 +144,8 @@ def _of_cell(
     runs = [run for run, _, _ in tried]
     answered = tuple(answer for _, _, answer in tried)
     limits = {tuple(limit.text for limit in _limits(run)): _limits(run) for run in runs}
-    interval, contradicts = _interval(answered, runs[0].document["comparison"]["confidence"])
+    confidence = max(float(run.document["comparison"]["confidence"]) for run in runs)
+    interval, contradicts = _interval(answered, confidence)
     found = list(doubts)
     if len(limits) > 1:
         found.append("its trials did not all have to hold the same limits")
@@ -162,7 +164,11 @@ def _of_cell(
 
 
 def _limits(run: RunEntry) -> tuple[Objective, ...]:
-    return tuple(map(objective_from_plain, run.document.get("objectives", ())))
+    """What the run's trial had to hold. Raises UserError when that can't be read."""
+    try:
+        return tuple(map(objective_from_plain, run.document["objectives"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"run {run.run_id}: its objectives can't be read: {error}") from error
 
 
 def _interval(answered: Iterable[Answered], confidence: float) -> tuple[Interval, bool]:
