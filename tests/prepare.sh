@@ -3,8 +3,8 @@
 # told and the tests that need it skip with the reason.
 #
 # The report is looked at in a real browser, a Windows node is Windows Python under Wine,
-# several machines are network namespaces, live metrics are read by a real Prometheus, and the linter
-# of GitHub's workflows runs in Node; all else that the tests need, they fetch themselves.
+# several machines are network namespaces, live metrics are read by a real Prometheus; all else that
+# the tests need, they fetch themselves.
 set -euo pipefail
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
@@ -13,7 +13,6 @@ command -v ssh-keygen >/dev/null || missing+=(openssh-client)
 command -v wineserver >/dev/null && [ -x /usr/lib/wine/wine64 ] || missing+=(wine wine64)
 command -v x86_64-w64-mingw32-gcc >/dev/null || missing+=(gcc-mingw-w64-x86-64)
 prometheus=$(command -v promtool >/dev/null && command -v prometheus || true)
-command -v npm >/dev/null || missing+=(nodejs npm)
 [ ${#missing[@]} -gt 0 ] || [ -z "$prometheus" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   export DEBIAN_FRONTEND=noninteractive
