@@ -14,6 +14,11 @@ from results.validity import NODE_FAULTS
 GENERATOR: Final = frozenset({"generator_late", "generator_exhausted", "generator_saturated"})
 """Findings that say that the load generator, not the service, was at its end."""
 
+UNLOADED: Final = frozenset(
+    {"interrupted", "not_run", "start_failed", "never_ready", "setting_differs"}
+)
+"""Findings that have nothing to do with the rate: another one would not help."""
+
 BACKLOG_S: Final = 0.5
 """More requests waiting at the end of measure than at its begin, in seconds of arrivals."""
 
@@ -41,7 +46,7 @@ def held(
     if not record.valid:
         codes = {f.code for f in record.findings if f.level == "invalid"}
         first = next(f.text for f in record.findings if f.level == "invalid")
-        if codes <= NODE_FAULTS | GENERATOR:
+        if codes <= NODE_FAULTS | GENERATOR | UNLOADED:
             return Held(None, first, generator_at_its_end=bool(codes & GENERATOR))
         return Held(False, first)
     growth = _backlog_growth(record)

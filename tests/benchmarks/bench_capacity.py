@@ -32,9 +32,9 @@ TRIALS = 14
 SPAN = 20.0
 REAL_TRIALS = 10
 REAL = (
-    Queue(servers=2, service_rps=50.0, limit_s=0.2),
-    Queue(servers=4, service_rps=25.0, limit_s=0.4),
-    Queue(servers=8, service_rps=12.5, limit_s=0.64),
+    Queue(servers=4, service_rps=20.0, limit_s=0.4),
+    Queue(servers=8, service_rps=10.0, limit_s=0.6),
+    Queue(servers=16, service_rps=5.0, limit_s=1.1),
 )
 """Slow enough for a busy machine: what HTTP and timers add is below a hundredth of the limit."""
 
@@ -129,10 +129,10 @@ configurations:
 workloads:
   steady:
     scenario: front_page
-    arrivals: {{poisson: 100/s}}
+    arrivals: {{poisson: 60/s}}
     idle: 200ms
-    warmup: 3s
-    measure: 20s
+    warmup: 5s
+    measure: 30s
     cooldown: 200ms
 objectives: [p99 <= {limit_ms:g}ms]
 seed: {queue.servers}

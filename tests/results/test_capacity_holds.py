@@ -57,7 +57,11 @@ def test_what_the_node_spoiled_is_no_answer_and_what_the_service_did_is(
     assert (spent.holds, spent.generator_at_its_end) == (None, True), "the load was at its end"
     other = held(invalid(record, "samples_missing"), GOOD, LIMITS, 100)
     assert (other.holds, other.generator_at_its_end) == (None, False)
-    assert held(invalid(record, "service_saturated"), GOOD, LIMITS, 100).holds is False
+    for code in ("service_saturated", "service_died", "oom_killed", "no_success"):
+        assert held(invalid(record, code), GOOD, LIMITS, 100).holds is False, code
+    for code in ("never_ready", "start_failed", "setting_differs"):
+        unready = held(invalid(record, code), GOOD, LIMITS, 100)
+        assert (unready.holds, unready.generator_at_its_end) == (None, False), "no rate helps"
 
 
 def test_only_limits_that_block_and_are_about_it_are_asked() -> None:
