@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
@@ -25,6 +25,9 @@ from results.capacity.search import Bounds
 from results.record import TrialRecord
 
 BAR_COLUMNS: Final = 40
+_JUSTIFIED: Final[tuple[JustifyMethod, ...]] = ("left", "left", "right", "right")
+"""Name, bar, interval and trials; what is left of the line is for the last answer."""
+
 _FIGURES: Final = re.compile(r"[0-9.,:]+")
 NO_VERDICT: Final = "no verdict can be reached"
 """In a run's warning that a comparison needs more blocks: a search compares nothing."""
@@ -157,9 +160,10 @@ class TerminalView:
         """The brackets, and the trial that runs."""
         if not self._courses:
             return Text("")
-        grid = Table.grid(padding=(0, 2))
-        for column in ("left", "left", "right", "right", "left"):
-            grid.add_column(justify=column, no_wrap=True, overflow="ellipsis")
+        grid = Table.grid(padding=(0, 2), expand=True)
+        for justify in _JUSTIFIED:
+            grid.add_column(justify=justify, no_wrap=True)
+        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for course in self._courses:
             grid.add_row(*self._row(course))
         grid.add_row("", self._axis(), "", "", "")

@@ -196,7 +196,7 @@ class Course:
         last = _spoiled(self.tried, Purpose.search)
         if not last or not all(t.held.generator_at_its_end for t in last):
             return None
-        return max((t.rate_rps for t in self.tried if t.held.holds), default=0.0)
+        return max((t.rate_rps for t in self.tried if t.held.holds), default=None)
 
     @property
     def stuck(self) -> str:

@@ -66,6 +66,8 @@ def test_a_terminal_shows_every_configuration_its_trials_and_its_last_answer() -
     assert "optimised, 100/s" in text and "RSS 1 MiB" in text
     assert "up to 1:30 min left" in text or "up to 1:29 min left" in text
     assert "10/s" in text and "1,000/s" in text, "the ends of the axis"
+    first.take(Tried("r", Purpose.search, 300, Held(None, "a very long reason " * 20)))
+    assert bar(first).plain in shown(view), "a long reason is cut, no bar is"
 
 
 def test_a_log_tells_each_trial_and_repeats_no_preparation() -> None:

@@ -191,6 +191,12 @@ def test_trials_that_say_nothing_end_the_search_until_it_is_called_again() -> No
     assert again.confirmation
 
 
+def test_a_generator_that_is_at_its_end_at_once_tells_nothing_of_the_service() -> None:
+    course = gone(lambda _: AT_ITS_END)
+    assert course.end == "stuck"
+    assert course.lower_rps and course.confirmation is None
+
+
 def test_a_spoiled_confirmation_is_tried_again_and_then_told() -> None:
     spoiled = iter([SPOILED, YES])
     twice = gone(lambda s: next(spoiled) if s.purpose == "confirm" else carries(730)(s))
