@@ -24,6 +24,7 @@ import pyarrow as pa
 from results.archive import Archive
 from results.archives import Checked, find_archives, read_archives
 from results.catalog import Catalog
+from results.deadline import NEVER, Deadline
 from results.fragments import Trials
 from results.quick import QUICK, Counted
 from results.record import TrialRecord, group_of
@@ -149,23 +150,24 @@ class Database:
         """
         self._sandbox.check(sql, parameters or {})
         asked = " ".join([sql, *map(str, (parameters or {}).values())])
-        self._compare_if_asked(asked)
-        self._profile_if_asked(asked)
-        self._test_if_asked(asked)
-        self._count_if_asked(asked)
-        limit_s = self.limits.timeout_s if timeout_s is None else timeout_s
-        with self._answer(sql, parameters or {}, limit_s, asked) as reader:
+        deadline = Deadline.after(self.limits.timeout_s if timeout_s is None else timeout_s)
+        with self._counted.within(deadline):
+            self._compare_if_asked(asked)
+            self._profile_if_asked(asked)
+            self._test_if_asked(asked)
+            self._count_if_asked(asked)
+        with self._answer(sql, parameters or {}, deadline, asked) as reader:
             yield reader
 
     @contextmanager
     def _answer(
-        self, sql: str, parameters: Mapping[str, Any], timeout_s: float, asked: str
+        self, sql: str, parameters: Mapping[str, Any], deadline: Deadline, asked: str
     ) -> Iterator[pa.RecordBatchReader]:
         with clean_errors():
             self._catalog.provide(asked)
         # A name may be put together within the query; and who mistypes one is told what is near.
         missed = self._catalog.provide_all
-        with self._sandbox.answer(sql, parameters, timeout_s, missed) as reader:
+        with self._sandbox.answer(sql, parameters, deadline, missed) as reader:
             yield reader
 
     def measurements(self, run_id: str) -> list[Measurement]:
@@ -179,7 +181,10 @@ class Database:
 
         self._count("answers", [run_id])
         sql = "from trial_metrics where run_id = $run_id"
-        with self._answer(sql, {"run_id": run_id}, self.limits.timeout_s, sql) as reader:
+        deadline = self._counted.deadline
+        if deadline is NEVER:
+            deadline = Deadline.after(self.limits.timeout_s)
+        with self._answer(sql, {"run_id": run_id}, deadline, sql) as reader:
             table = reader.read_all()
         records = {(r.run_id, r.trial_id): r for r in self.records}
         return [

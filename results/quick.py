@@ -6,13 +6,15 @@ also answers a query that names some of the runs, because it reads only those.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import pyarrow as pa
 
 from results.bysecond import Unfit, seconds_tables
 from results.counted import counted_trials
+from results.deadline import NEVER, Deadline
 from results.fragments import Trials
 from results.percentiles import answers_table
 from results.requestfiles import TrialFiles, of_trials
@@ -31,11 +33,21 @@ class Counted:
     def __init__(self, trials: Trials) -> None:
         self._trials = trials
         self._made: dict[tuple[str, str], pa.Table] = {}
+        self.deadline = NEVER
+
+    @contextmanager
+    def within(self, deadline: Deadline) -> Iterator[None]:
+        """What is counted inside is counted by then, or UserError is raised."""
+        self.deadline = deadline
+        try:
+            yield
+        finally:
+            self.deadline = NEVER
 
     def rows(self, view: str, run_ids: Sequence[str]) -> pa.Table | None:
         """The rows of a view for some runs; None when its SQL has to answer.
 
-        Raises OSError or ArrowException for a file that can't be read.
+        Raises OSError or ArrowException for a file that can't be read, UserError as `within` says.
         """
         try:
             for run_id in run_ids:
@@ -59,4 +71,4 @@ class Counted:
         if counted_only:
             counted = counted_trials(self._trials.records)
             records = [r for r in records if (r.run_id, r.trial_id) in counted]
-        return of_trials(self._trials.files, records)
+        return of_trials(self._trials.files, records, self.deadline)

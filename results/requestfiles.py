@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from results.deadline import NEVER, Deadline
 from results.record import TrialRecord
 from results.rowfiles import RowFiles
 from results.streams import table_of
@@ -37,6 +38,8 @@ class TrialFiles:
 
     record: TrialRecord
     paths: tuple[Path, ...]
+    deadline: Deadline = NEVER
+    """Until when they may be read."""
 
     @property
     def rows(self) -> int:
@@ -45,12 +48,16 @@ class TrialFiles:
         return sum(n for name, n in told if table_of(name).table == "requests")
 
     def batches(self) -> Iterator[Batch]:
-        """Its requests, some at a time. Raises OSError or ArrowException."""
+        """Its requests, some at a time.
+
+        Raises OSError or ArrowException, UserError when its time is over.
+        """
         span = next((span for span in self.record.phases if span.name == "measure"), None)
         for path in self.paths:
             behind_ns = self.record.clock_behind_ns(table_of(path.stem).part)
             measure = (span.start_ns - behind_ns, span.end_ns - behind_ns) if span else None
             for rows in _read(path):
+                self.deadline.check()
                 yield Batch(rows, measure)
 
 
@@ -109,7 +116,9 @@ def kept(values: NDArray[Any], mask: Mask) -> NDArray[Any]:
 
 
 def of_trials(
-    files: Mapping[str, Sequence[RowFiles]], records: Sequence[TrialRecord]
+    files: Mapping[str, Sequence[RowFiles]],
+    records: Sequence[TrialRecord],
+    deadline: Deadline = NEVER,
 ) -> list[TrialFiles]:
     """These trials with their files of requests, of all those of an archive."""
     found: dict[tuple[str, str], list[Path]] = {}
@@ -119,14 +128,19 @@ def of_trials(
                 key = (trial.record.run_id, trial.record.trial_id)
                 found.setdefault(key, []).append(Path(path))
     keys = ((r, (r.run_id, r.trial_id)) for r in records)
-    return [TrialFiles(record, tuple(found.get(key, ()))) for record, key in keys]
+    return [TrialFiles(record, tuple(found.get(key, ())), deadline) for record, key in keys]
 
 
 def each(make: Callable[[TrialFiles], Made], trials: Sequence[TrialFiles]) -> list[Made]:
     """What is made of each trial, in their order; side by side where memory allows."""
     largest = max((trial.rows for trial in trials), default=0)
     with ThreadPoolExecutor(1 if largest > ABREAST_ROWS_MAX else _cores()) as pool:
-        return list(pool.map(make, trials))
+        try:
+            return list(pool.map(make, trials))
+        except BaseException:
+            # Whoever is told so waits for no other trial than those that are being read.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _cores() -> int:

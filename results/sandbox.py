@@ -13,7 +13,6 @@ import signal
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ import duckdb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from results.deadline import Deadline
 from results.errors import HeapgateError, UserError
 from results.parameters import check_parameters
 
@@ -108,14 +108,14 @@ class Sandbox:
         self,
         sql: str,
         parameters: Mapping[str, Any],
-        timeout_s: float,
+        deadline: Deadline,
         missed: Callable[[], None] | None = None,
     ) -> Iterator[pa.RecordBatchReader]:
         """The answer to a query that was checked, batch by batch. Raises UserError.
 
         Where it names what is not there, `missed` is called, if given, and it is tried once more.
         """
-        with time_limit(self._connection, timeout_s), clean_errors():
+        with time_limit(self._connection, deadline), clean_errors():
             try:
                 reader = self._asked(sql, parameters)
             except duckdb.CatalogException:
@@ -190,8 +190,8 @@ def _connect(spill: Path, memory: str) -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def time_limit(connection: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
-    """Interrupt what runs inside after `timeout_s` seconds: DuckDB has no such limit itself.
+def time_limit(connection: duckdb.DuckDBPyConnection, deadline: Deadline) -> Iterator[None]:
+    """Interrupt what runs inside when its time is over: DuckDB has no such limit itself.
 
     Ctrl-C interrupts it too. It is told again and again: one statement of a user may be several to
     DuckDB, and a function that makes one huge value hears nothing before it is done.
@@ -199,9 +199,9 @@ def time_limit(connection: duckdb.DuckDBPyConnection, timeout_s: float) -> Itera
     done, expired = threading.Event(), threading.Event()
 
     def watch(signals: socket.socket | None) -> None:
-        ends_s, stopped = time.monotonic() + timeout_s, False
-        while not done.wait(min(_AGAIN_S, timeout_s)):
-            if time.monotonic() >= ends_s:
+        stopped = False
+        while not done.wait(min(_AGAIN_S, deadline.seconds)):
+            if deadline.is_over:
                 expired.set()
             stopped = stopped or _is_stopped(signals)
             if stopped or expired.is_set():
@@ -215,10 +215,7 @@ def time_limit(connection: duckdb.DuckDBPyConnection, timeout_s: float) -> Itera
         except UserError as error:
             if not expired.is_set():
                 raise
-            raise UserError(
-                f"the query was stopped after {timeout_s:g} s; ask for less, or give it more time "
-                "with --timeout"
-            ) from error
+            raise deadline.error() from error
         except RuntimeError as error:
             # DuckDB's word for Ctrl-C, where it noticed by itself.
             if str(error) != "Query interrupted":

@@ -97,6 +97,17 @@ def test_a_view_that_was_counted_is_asked_again_by_its_own_sql(database: Databas
     assert counted(database, sql) == 3
 
 
+@pytest.mark.parametrize("name", ["latency_by_second", "cells", "comparison"])
+def test_what_is_counted_for_a_query_has_the_querys_time(
+    database: Database, archive: Path, name: str
+) -> None:
+    sql = f"select count(*) from {name}"
+    with pytest.raises(UserError, match="stopped after 1e-06 s"):
+        database.query(sql, timeout_s=1e-6)
+    with open_database(archive) as fresh:
+        assert counted(database, sql) == counted(fresh, sql)
+
+
 def test_a_query_without_rows_looks_for_no_files_of_rows(archive: Path) -> None:
     for sql, rows in {"select count(*) as n from trials": False, "from gc limit 0": True}.items():
         asked = subprocess.run(

@@ -130,16 +130,17 @@ def test_what_a_killed_process_left_goes_with_the_next_and_not_what_is_in_use(
 
 
 STOPPED = """
+from results.deadline import Deadline
 from results.sandbox import Sandbox
 
 sandbox = Sandbox("100MiB")
 endless = "select count(*) from range(10000000) a, range(10000000) b where hash(a) = hash(b) + 1"
 try:
     print("asking", flush=True)
-    with sandbox.answer(endless, {}, 100) as reader:
+    with sandbox.answer(endless, {}, Deadline.after(100)) as reader:
         reader.read_all()
 except KeyboardInterrupt:
-    with sandbox.answer("select 42 as n", {}, 100) as reader:
+    with sandbox.answer("select 42 as n", {}, Deadline.after(100)) as reader:
         print(reader.read_all().to_pylist())
 sandbox.close()
 """
