@@ -202,6 +202,10 @@ def _many_trials(folder: Path) -> Iterator[Figure]:
     _opening_s(many, checked)
     again_s = median(_opening_s(many, checked) for _ in range(REPEATS))
     yield Figure.at_most(AREA, f"{title}, found right lately", again_s, "s", 0.5)
+    asked = "select count(*) from trials"
+    whole = _middle(BENCH, "sql", "--format", "csv", "--archive", many.path, asked)
+    yield Figure.told(AREA, f"{title}: bench sql, the whole process", whole.wall_s, "s")
+    yield Figure.told(AREA, f"{title}: bench sql: processor time", whole.cpu_s, "s")
 
 
 def _opening_s(many: Many, checked: Path | None) -> float:
