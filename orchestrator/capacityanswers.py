@@ -14,7 +14,7 @@ from orchestrator import values
 from orchestrator.answers import plain_table, print_json
 from orchestrator.capacity import find_capacity
 from orchestrator.capacitymatrix import Asked
-from orchestrator.capacitywords import back_text, kept_text, told
+from orchestrator.capacitywords import back_text, bracket_text, kept_text, told
 from orchestrator.progress import format_bytes
 from results.capacity.course import Course, Tried
 from results.capacity.overload import Overload
@@ -83,14 +83,14 @@ def _confidence(courses: Sequence[Course]) -> str:
 
 def _row(course: Course) -> list[str]:
     interval, memory = course.interval, _memory(course)
-    found = course.end in ("found", "searching")
+    found = course.end in ("found", "searching") and course.bracketed
     per_gib = interval.estimate / (memory[1] / 2**30) if memory and found else None
     cores = course.at_capacity("cpu_cores")
     per_core = interval.estimate / cores if cores and found else None
     return [
         escape(course.configuration),
         f"{interval.estimate:,.0f}/s" if found else "–",
-        f"{interval.low:,.0f} … {interval.high:,.0f}/s" if found else "–",
+        bracket_text(course) if course.end != "generator" else f"≥ {course.generator_rps:,.0f}/s",
         _held_text(course.confirmation or course.refuted),
         _held_text(course.step_above),
         format_value(METRICS[memory[0]], memory[1]) if memory else "–",

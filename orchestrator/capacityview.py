@@ -18,7 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.capacitywords import FOR
+from orchestrator.capacitywords import FOR, bracket_text
 from orchestrator.progress import PlainProgress, Progress, describe_snapshot, format_seconds
 from results.capacity.course import Course, Step, Tried
 from results.capacity.search import Bounds
@@ -173,10 +173,7 @@ class TerminalView:
         step = self._now[1] if self._now and self._now[0] is course else None
         yield Text(course.configuration, style="bold")
         yield bar(course, step.rate_rps if step else None)
-        if {answer.holds for answer in course.search.answers} == {True, False}:
-            yield f"{course.interval.low:,.0f} … {course.interval.high:,.0f}/s"
-        else:
-            yield ""
+        yield bracket_text(course)
         yield _place(course)
         yield _last_answer(course.tried[-1]) if course.tried else Text("")
 

@@ -24,11 +24,21 @@ def said_of(course: Course, tried: Tried) -> str:
     if tried.held.holds is None:
         return f"{rate} says nothing: {tried.held.reason}"
     word = "holds" if tried.held.holds else "does not hold"
-    interval = course.interval
     return (
-        f"{rate} {word}: {tried.held.reason}; capacity {interval.low:,.0f} … "
-        f"{interval.high:,.0f}/s after {counted(course.trials, 'trial')}"
+        f"{rate} {word}: {tried.held.reason}; capacity {bracket_text(course)} after "
+        f"{counted(course.trials, 'trial')}"
     )
+
+
+def bracket_text(course: Course) -> str:
+    """Where the capacity lies, as far as that is known."""
+    interval = course.interval
+    if course.bracketed:
+        return f"{interval.low:,.0f} … {interval.high:,.0f}/s"
+    rates = {answer.rate_rps: answer.holds for answer in course.search.answers}
+    if not rates:
+        return ""
+    return f"above {max(rates):,.0f}/s" if any(rates.values()) else f"below {min(rates):,.0f}/s"
 
 
 def said_of_overload(overload: Overload) -> str:

@@ -147,6 +147,11 @@ class Course:
         return self.search.interval()
 
     @property
+    def bracketed(self) -> bool:
+        """Whether a rate held and one did not: before that its interval has an open end."""
+        return len({answer.holds for answer in self.search.answers}) == 2
+
+    @property
     def lower_rps(self) -> float:
         """The rate that one would sign: what was confirmed, else what is to be confirmed."""
         if confirmed := self.confirmation:
