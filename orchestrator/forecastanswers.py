@@ -21,6 +21,7 @@ from results.metrics import counted, format_value
 
 if TYPE_CHECKING:
     from results.forecast.forecast import Forecast
+    from results.forecast.observations import Observed
     from results.forecast.overtime import Continued, NotContinued
     from results.forecast.subjects import Asked
     from results.history import Wanted
@@ -112,36 +113,69 @@ def print_forecast(
     output: Path | None,
 ) -> None:
     """Forecast what was asked for. Raises UserError, after the rest, for what is refused."""
-    from results.forecast import plain
-    from results.forecast.forecast import Refused, forecast, metrics_of
     from results.forecast.observations import read_observations
-    from results.forecast.subjects import subjects
 
     picture = _picture_form(output)
-    name, observed = read_observations(archive_path, service)
-    found: list[Forecast] = []
-    refused: list[str] = []
-    for subject in subjects(observed, asked):
-        for metric in metrics_of(subject, asked):
-            try:
-                found.append(forecast(subject, metric, asked))
-            except Refused as error:
-                refused.append(str(error))
+    observed = read_observations(archive_path, service)
+    found, refused = _tried(observed, asked)
     if form == "json":
-        document = {"service": name, "forecasts": [plain.plain_forecast(own) for own in found]}
-        print_json(document | {"refused": refused, "note": plain.NO_MEASUREMENT})
-    elif found and form == "csv":
-        sys.stdout.write(plain.csv_forecasts(found))
-    elif found and form == "md":
-        sys.stdout.write(plain.markdown_forecasts(found))
+        _print_json(observed, found, refused)
     elif found:
-        _print_forecasts(name, found, console)
+        _print_found(observed, found, console, form)
     if found and output and picture:
         from results.forecast.pictures import forecast_chart
 
         _write(output, [forecast_chart(own) for own in found], picture)
     if refused:
         raise UserError("\n".join(dict.fromkeys(refused)))
+
+
+def _tried(observed: Observed, asked: Asked) -> tuple[list[Forecast], list[str]]:
+    """What can be forecast, and why the rest is refused."""
+    from results.forecast.forecast import Refused, forecast, metrics_of
+    from results.forecast.subjects import subjects
+
+    found: list[Forecast] = []
+    refused: list[str] = []
+    for subject in subjects(observed.trials, asked):
+        for metric in metrics_of(subject, asked):
+            try:
+                own = forecast(subject, metric, asked)
+            except Refused as error:
+                refused.append(str(error))
+                continue
+            # One setting that is asked of several configurations is one question.
+            if not any(own.is_same_as(other) for other in found):
+                found.append(own)
+    return found, refused
+
+
+def _print_json(observed: Observed, found: Sequence[Forecast], refused: Sequence[str]) -> None:
+    from results.forecast import plain
+
+    print_json(
+        {
+            "service": observed.service,
+            "damage": list(observed.damage),
+            "forecasts": [plain.plain_forecast(own) for own in found],
+            "refused": list(refused),
+            "note": plain.NO_MEASUREMENT,
+        }
+    )
+
+
+def _print_found(
+    observed: Observed, found: Sequence[Forecast], console: Console, form: str
+) -> None:
+    from results.forecast import plain
+
+    if form == "csv":
+        sys.stdout.write(plain.csv_forecasts(found))
+    elif form == "md":
+        sys.stdout.write(plain.markdown_forecasts(found))
+    else:
+        _print_forecasts(observed.service, found, console)
+        _print_notes(observed.damage, console)
 
 
 def _picture_form(output: Path | None) -> str | None:

@@ -84,6 +84,10 @@ class Forecast:
         """In words."""
         return f"{UNTRUSTED}: {'; '.join(self.why_not)}" if self.why_not else TRUSTED
 
+    def is_same_as(self, other: Forecast) -> bool:
+        """Whether both tell the same figure at the same place, from the same trials."""
+        return (self.metric, self.place, self.trials) == (other.metric, other.place, other.trials)
+
     @property
     def beyond(self) -> float:
         """The greatest of all dimensions."""
@@ -242,7 +246,8 @@ class _Model:
     def _setting(self) -> Dimension:
         """GOGC as it acts: 100 / turns is GOGC where no limit binds, and less where one does."""
         acting = tuple(_acting(row.point) for row in self.rows())
-        return Dimension("GOGC", acting, _acting(self.at(self.place)), _show_gogc)
+        name = "GOGC" if self.asked.memlimit_bytes is None else "acting GOGC"
+        return Dimension(name, acting, _acting(self.at(self.place)), _show_gogc)
 
     def checked(self) -> Iterator[Dimension]:
         """What must not lie too far out: what is asked for, and what the law makes of it."""
@@ -320,6 +325,7 @@ def _moved(model: _Model, dimension: Dimension, value: float) -> Point:
 def _notes(subject: Subject, model: _Model, dimensions: Sequence[Dimension]) -> Iterator[str]:
     if subject.left_out:
         yield subject.left_out
+    yield from _about_the_limit(model)
     if all(dimension.is_measured for dimension in dimensions):
         what = " and ".join(f"{d.name} {d.show(d.asked)}" for d in dimensions)
         yield f"{what} was measured: read what was measured there, not a forecast of it"
@@ -330,6 +336,19 @@ def _notes(subject: Subject, model: _Model, dimensions: Sequence[Dimension]) -> 
             f"{who} is told by {len(model.trials)} of {len(subject.trials)} trials: the others had "
             "no collection in measure, or no figure"
         )
+
+
+def _about_the_limit(model: _Model) -> Iterator[str]:
+    """What is to be known of a GOMEMLIMIT that is asked for."""
+    limit, place = model.asked.memlimit_bytes, model.place
+    if limit is None or math.isinf(limit):
+        return
+    named = f"a GOMEMLIMIT of {format_bytes(limit)}"
+    free = model.at(replace(place, memlimit_bytes=OFF)).goal_bytes
+    if model.at(place).goal_bytes >= free:
+        yield f"{named} would not bind there, by Go's guide: GOGC collects earlier"
+    elif all(math.isinf(own.memlimit_bytes) for own in model.trials):
+        yield f"{named} would bind, and no trial had a limit: that is the guide's word alone"
 
 
 def show_rate(value: float) -> str:

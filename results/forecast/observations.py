@@ -60,8 +60,17 @@ class Observation:
         return (self.heap.service_cpu_s - self.heap.gc_cpu_s) / self.heap.seconds
 
 
-def read_observations(archive_path: Path, service: str | None) -> tuple[str, list[Observation]]:
-    """The service that is meant, None being that of the latest run, and its valid trials.
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The valid trials of a service; `damage` is what can't be believed any more."""
+
+    service: str
+    trials: tuple[Observation, ...]
+    damage: tuple[str, ...]
+
+
+def read_observations(archive_path: Path, service: str | None) -> Observed:
+    """The valid trials of a service, None being that of the latest run.
 
     Trials of shaped arrivals have no rate and are left out, as are the runs of bisections. Raises
     UserError for an archive without runs of the service.
@@ -74,7 +83,7 @@ def read_observations(archive_path: Path, service: str | None) -> tuple[str, lis
         known = sorted({str(run.document["service"]) for run in archive.runs()})
         raise UserError(f"there is no run of a service {name!r}; of {', '.join(known)}")
     with Database(read_trials(archive, runs)) as database:
-        return name, list(observations(database))
+        return Observed(name, tuple(observations(database)), database.damage)
 
 
 def _is_of(run: RunEntry, service: str) -> bool:

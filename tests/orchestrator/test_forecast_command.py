@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from results.errors import HeapgateError
-from tests.results.archives import MIB, write_archive
+from tests.results.archives import MIB, WINDOWS, write_archive
 from tests.results.histories import clone
 
 RATES = (100, 200, 300, 400)
@@ -114,6 +114,27 @@ def test_what_is_refused_does_not_hide_what_is_told(archive: Path) -> None:
     assert "gc_trace" in str(done.exception) or "live heap" in str(done.exception)
     plain = bench("--rate", "900/s", "-a", str(archive), "--format", "json").stdout
     assert len(json.loads(plain)["refused"]) == 4
+
+
+def test_trials_of_windows_are_told_by_their_own_metrics(tmp_path: Path) -> None:
+    for number, rate in enumerate(RATES, 1):
+        write_archive(
+            tmp_path,
+            run_id=f"20260921-00000{number}-abcd",
+            configurations={
+                "default": {
+                    "requests": rate * 10,
+                    "peak_working_set_bytes": round((150 + 0.1 * rate) * MIB),
+                    "factors": (1.0, 1.005, 0.995),
+                }
+            },
+            blocks=3,
+            groups={"windows": WINDOWS},
+        )
+    done = bench("--rate", "600/s", "--metric", "peak_rss", "-a", str(tmp_path), "--format", "json")
+    (own,) = json.loads(done.stdout)["forecasts"]
+    assert own["metric"] == "peak_working_set"
+    assert own["value"] / MIB == pytest.approx(210, rel=0.01)
 
 
 @pytest.mark.parametrize(

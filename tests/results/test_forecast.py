@@ -114,6 +114,9 @@ def test_a_memory_limit_that_binds_sets_the_goal() -> None:
     # The model takes what is resident besides the heap (20 MiB) off, and Go's headroom of 3 %.
     goal = (limit - 20 * MIB) * 0.97
     assert found.found.estimate == pytest.approx(20 * MIB + 1.1 * goal, rel=0.02)
+    assert any("no trial had a limit" in note for note in found.notes)
+    loose = told(trials, memlimit_bytes=2.0**30, configurations=("gogc100",))
+    assert any("would not bind there" in note for note in loose.notes)
 
 
 @given(rate=st.floats(1, 5_000))
