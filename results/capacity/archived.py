@@ -172,16 +172,26 @@ def _limits(run: RunEntry) -> tuple[Objective, ...]:
 
 
 def _interval(answered: Iterable[Answered], confidence: float) -> tuple[Interval, bool]:
-    """Where the capacity lies by these answers, and whether they contradict each other."""
+    """Where the capacity lies by these answers, and whether they contradict each other.
+
+    No bound lies beyond what was tried: of rates above all that held, say, nobody knows anything.
+    """
     answers = [Answer(a.rate_rps, a.holds) for a in answered if a.holds is not None]
     if not answers:
         return Interval(0.0, 0.0, inf), False
     rates = [answer.rate_rps for answer in answers]
-    bounds = Bounds(min(rates) / SPAN, max(rates) * SPAN, len(answers), confidence=confidence)
+    held_rps = max((a.rate_rps for a in answers if a.holds), default=0.0)
+    failed_rps = min((a.rate_rps for a in answers if not a.holds), default=inf)
+    bounds = Bounds(
+        min(rates) / (SPAN if held_rps else 1.01),
+        max(rates) * (SPAN if failed_rps < inf else 1.01),
+        len(answers),
+        confidence=confidence,
+    )
     search = Search(bounds, rates[0], answers)
     found = search.interval()
-    low = found.low if any(answer.holds for answer in answers) else 0.0
-    high = inf if all(answer.holds for answer in answers) else found.high
+    low = min(found.low, held_rps)
+    high = max(found.high, failed_rps)
     return Interval(found.estimate, low, high), search.contradicts_itself
 
 

@@ -134,6 +134,24 @@ def good(searched: Path) -> dict[str, Any]:
     return made(searched, "capacity >= 800/s", *LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("rates", "holds", "bound", "word"),
+    [
+        ([100.0, 200.0, 200.0], True, 201, "CAN'T TELL"),
+        ([100.0, 200.0, 200.0], True, 200, "PASS"),
+        ([100.0], True, 101, "CAN'T TELL"),
+        ([100.0, 50.0, 50.0], False, 50, "CAN'T TELL"),
+        ([100.0, 50.0, 50.0], False, 51, "FAIL"),
+    ],
+)
+def test_of_rates_that_were_not_tried_nothing_is_known(
+    tmp_path: Path, rates: list[float], holds: bool, bound: int, word: str
+) -> None:
+    archive = write_run(tmp_path)
+    write_search(archive, [(rate, holds) for rate in rates], OPTIMISED)
+    assert decided(archive, f"capacity >= {bound}/s")[0] == word
+
+
 def signed(record: dict[str, Any], key_file: Path) -> SignedRecord:
     data = text_of(record).encode()
     return SignedRecord(Path("signoff.json"), data, record, sign(data, read_key(key_file)))
