@@ -21,7 +21,7 @@ from results.signoff.signing import make_key, public_key_of, read_key, sign
 AT = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 FACTORS = (1.0, 1.02, 0.99, 1.01, 0.98, 1.005, 0.995, 1.015)
 HOLDS, BREAKS = "peak_rss <= 200MiB", "peak_rss <= 50MiB"
-LIMIT = {"memory_max_bytes": 1024 * MIB}
+LIMIT = {"memory_max_bytes": 1024 * MIB, "requests": 40}
 
 
 def ended_after(archive: Path, blocks: int, *, planned: int = 12, **document: Any) -> Path:

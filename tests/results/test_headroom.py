@@ -18,7 +18,7 @@ from results.signoff.language import parse_objective
 from results.signoff.objectives import CANT_TELL, FAIL, PASS, Decision, Evidence, decide
 from results.tables import markdown_comparison, print_comparison
 
-LIMIT = {"memory_max_bytes": 420 * MIB}
+LIMIT = {"memory_max_bytes": 420 * MIB, "requests": 40}
 
 
 def written(folder: Path, *, place: Place = LINUX, **more: Any) -> Path:
