@@ -160,7 +160,8 @@ class Runs:
         entries, doubts = told.runs, told.differing
         entries.sort(key=lambda e: (e.document["started_ns"], e.run_id), reverse=True)
         with self._lock:
-            self._listed = now, entries, doubts
+            # A copy that is not whole yet may become so without a new document.
+            self._listed = None if doubts else now, entries, doubts
         return entries, doubts
 
     def entry(self, run_id: str) -> RunEntry:
