@@ -8,6 +8,8 @@ is missing.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from results.tuning.reading import read_confirmed, read_outcomes
 from results.tuning.search import Tuned, Tuning
 from results.tuning.settings import Setting
 
-OVER = ("complete", "incomplete")
+OVER = ("complete", "decided", "incomplete")
 SHORT = ("first", "search", "spiral")
 
 
@@ -75,6 +77,7 @@ class _Runs:
         self._folder = folder
         self._stop = stop
         self._key = ""
+        self._asked: Counter[str] = Counter()
         self.run_ids: list[str] = []
 
     def short(self, stage: str, settings: Sequence[Setting]) -> list[Outcome]:
@@ -129,13 +132,17 @@ class _Runs:
         self, stage: str, settings: Sequence[Setting], document: dict[str, Any]
     ) -> dict[str, Any]:
         self._key = self._key or self._question.key(self._folder, self._view.building)
-        return {
+        mark: dict[str, Any] = {
             "key": self._key,
             "stage": stage,
             "short_ns": self._question.short_ns if stage in SHORT else None,
             "settings": [setting.to_plain() for setting in settings],
             "asked": [self._question.blocks, document["objectives"]] if stage == "confirm" else [],
         }
+        # Asked once more, a question wants another answer: a bisection weighs chance.
+        text = json.dumps(mark, sort_keys=True)
+        self._asked[text] += 1
+        return mark if self._asked[text] == 1 else mark | {"again": self._asked[text]}
 
     def _found(self, mark: dict[str, Any]) -> RunEntry | None:
         """The run with this mark that is furthest; the same question is the same run."""

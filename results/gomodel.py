@@ -54,8 +54,10 @@ class GoService:
     `limited_bytes` is what GOMEMLIMIT counts besides the heap; the resident peak is
     `peak_per_goal` × the heap's goal + `resident_bytes`. `allocation_rate` is in bytes per second,
     `cycle_cpu_s` the CPU seconds of one collection, `mutator_cores` what the service's own work
-    takes, `procs` is GOMAXPROCS. `error` is the relative error of the peaks that the fit left
-    (root mean square), None when there was nothing left to compare.
+    takes, `procs` is GOMAXPROCS. `cycle_wall_s` is how long a collection goes on (0: not known),
+    which is longer when it has little of the processors, or only the idle ones. `error` is the
+    relative error of the peaks that the fit left (root mean square), None when there was nothing
+    left to compare.
     """
 
     live_bytes: float
@@ -67,6 +69,7 @@ class GoService:
     cycle_cpu_s: float
     mutator_cores: float
     procs: float = 1.0
+    cycle_wall_s: float = 0.0
     error: float | None = None
 
     def heap_goal_bytes(self, gogc: Numbers, memlimit: Numbers = OFF) -> Numbers:
@@ -96,6 +99,13 @@ class GoService:
         """CPU time of collections per CPU time of the service, as metric `gc_cpu_share` is."""
         return gc_cpu_share(self.gc_cores(gogc, memlimit), self.mutator_cores)
 
+    def mark_share(self, gogc: Numbers, memlimit: Numbers = OFF) -> Numbers:
+        """The share of time in which a collection goes on, at most 1."""
+        runway = np.asarray(self.heap_goal_bytes(gogc, memlimit), dtype=float) - self.live_bytes
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wanted = np.where(runway > 0, self.allocation_rate * self.cycle_wall_s / runway, OFF)
+        return _plain(np.minimum(wanted, 1.0))
+
     def served_share(self, gogc: Numbers, memlimit: Numbers = OFF) -> Numbers:
         """How much of its own work the service gets done beside the collector; 1 is all."""
         left = self.procs - np.asarray(self.gc_cores(gogc, memlimit))
@@ -114,6 +124,11 @@ class GoService:
         runway = self.allocation_rate * self.cycle_cpu_s / cores
         return limit_for_goal_bytes(self.live_bytes + runway, self.limited_bytes)
 
+    def memlimit_for_mark_share(self, share: float) -> float:
+        """The GOMEMLIMIT under which a collection goes on for this share of time."""
+        runway = self.allocation_rate * self.cycle_wall_s / share
+        return limit_for_goal_bytes(self.live_bytes + runway, self.limited_bytes)
+
     def scaled(self, *, load: float = 1.0, live: float = 1.0) -> GoService:
         """The same service under `load` times the traffic, with `live` times the live heap.
 
@@ -123,6 +138,7 @@ class GoService:
             self,
             live_bytes=self.live_bytes * live,
             cycle_cpu_s=self.cycle_cpu_s * live,
+            cycle_wall_s=self.cycle_wall_s * live,
             allocation_rate=self.allocation_rate * load,
             mutator_cores=self.mutator_cores * load,
         )
@@ -205,7 +221,8 @@ class Measured:
 
     From view `gc_overhead` (heap_live_median_bytes, heap_goal_median_bytes, cycles, gc_cpu_ns,
     service_cpu_ns), table `gc` (stacks_bytes + globals_bytes, procs) and metric `peak_rss` or
-    `peak_working_set`. `seconds` is how long measure took.
+    `peak_working_set`. `seconds` is how long measure took, `mark_s` for how much of it a collection
+    went on (0: not known).
     """
 
     gogc: float
@@ -219,6 +236,7 @@ class Measured:
     service_cpu_s: float
     seconds: float
     procs: float
+    mark_s: float = 0.0
 
     @property
     def tells(self) -> bool:
@@ -250,6 +268,7 @@ def fit(trials: Iterable[Measured]) -> GoService:
         cycle_cpu_s=_median(t.gc_cpu_s / t.cycles for t in told),
         mutator_cores=_median((t.service_cpu_s - t.gc_cpu_s) / t.seconds for t in told),
         procs=_median(t.procs for t in told),
+        cycle_wall_s=_median(t.mark_s / t.cycles for t in told),
     )
     return replace(found, error=_error(found, told))
 

@@ -13,7 +13,7 @@ from results.statistics import Interval
 from results.tuning.settings import Setting
 
 SPIRAL_SHARE: Final = 0.5
-"""From this share of the service's CPU time on, the collector has taken over."""
+"""From this share of time, or of the service's CPU time, on the collector has taken over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,18 @@ class Prior:
         """The collector's share of CPU time that the model expects."""
         return float(self.of(setting.others).gc_cpu_share(setting.gogc, setting.memlimit_bytes))
 
+    def mark_share(self, setting: Setting) -> float:
+        """The share of time in which the model expects a collection to go on."""
+        return float(self.of(setting.others).mark_share(setting.gogc, setting.memlimit_bytes))
+
+    def spiral_bytes(self, others: Others) -> float:
+        """Where the model expects the death spiral: the GOMEMLIMIT."""
+        service = self.of(others)
+        return max(
+            service.memlimit_for_gc_share(SPIRAL_SHARE),
+            service.memlimit_for_mark_share(SPIRAL_SHARE),
+        )
+
     def plain(self, setting: Setting, space: Space) -> Setting:
         """The same without a limit that changes nothing, for GOGC collects earlier."""
         without = Setting(setting.gogc, OFF, setting.others)
@@ -104,7 +116,7 @@ class Prior:
         if not setting.bounded:
             return "nothing bounds the heap"
         memory, share = self.memory_bytes(setting), self.gc_share(setting)
-        if share >= SPIRAL_SHARE:
+        if max(share, self.mark_share(setting)) >= SPIRAL_SHARE:
             return "the collector would take over"
         if memory > bounds.memory_bytes * FAR_MEMORY or share > bounds.gc_share * FAR_SHARE:
             return "far beyond an objective"

@@ -25,14 +25,15 @@ _COLLECTIONS: Final = """
 select
   t.configuration, g.cycles, g.gc_cpu_ns, g.service_cpu_ns, g.limiter_cycle,
   g.heap_live_median_bytes as live_bytes, g.heap_goal_median_bytes as goal_bytes,
-  c.roots_bytes, c.procs, c.first_cycle,
+  c.roots_bytes, c.procs, c.first_cycle, c.mark_s * g.cycles as mark_s,
   (t.measure_end_ns - t.measure_start_ns) / 1e9 as seconds
 from trials t
 join gc_overhead g using (run_id, trial_id)
 left join (
   select
     run_id, trial_id, median(stacks_bytes + globals_bytes) as roots_bytes, max(procs) as procs,
-    min(cycle) as first_cycle
+    min(cycle) as first_cycle,
+    avg(concurrent_ns + stw_sweep_ns + stw_mark_ns) / 1e9 as mark_s
   from gc
   where phase = 'measure' and kind = 'cycle'
   group by all
@@ -110,6 +111,9 @@ def _spiral(row: Row | None, share: float | None, said: Held) -> str:
     """Why the collector has taken over; empty when it has not."""
     if row and row["limiter_cycle"] and row["limiter_cycle"] >= (row["first_cycle"] or 0):
         return "Go's limiter of the collector stepped in"
+    # With idle processors most of the marking is done there, and is no price: time tells it.
+    if row and row["mark_s"] and row["mark_s"] >= SPIRAL_SHARE * row["seconds"]:
+        return "collections went on for at least half of the time"
     if share is not None and share >= SPIRAL_SHARE:
         return "at least half of the CPU time went to the collector"
     return "the service fell behind" if said.holds is False else ""
@@ -132,6 +136,7 @@ def _measured(setting: Setting, row: Row | None, peak: float | None) -> Measured
         service_cpu_s=row["service_cpu_ns"] / 1e9,
         seconds=row["seconds"],
         procs=row["procs"],
+        mark_s=row["mark_s"] or 0.0,
     )
 
 

@@ -28,6 +28,7 @@ SERVICE = GoService(
     cycle_cpu_s=0.06,
     mutator_cores=0.5,
     procs=2,
+    cycle_wall_s=0.0,
 )
 
 
@@ -45,6 +46,7 @@ def measured(service, gogc, memlimit, *, noise=1.0, seconds=5.0):
         service_cpu_s=(service.gc_cores(gogc, memlimit) + service.mutator_cores) * seconds,
         seconds=seconds,
         procs=service.procs,
+        mark_s=service.mark_share(gogc, memlimit) * seconds,
     )
 
 
@@ -88,6 +90,14 @@ def test_the_limit_for_a_share_gives_that_share_or_the_limiters(share):
     limit = SERVICE.memlimit_for_gc_share(share)
     least = min(share, SERVICE.gc_cpu_share(OFF, 0.0))
     assert SERVICE.gc_cpu_share(OFF, limit) == pytest.approx(least, rel=1e-6)
+
+
+def test_the_limit_at_which_collections_fill_half_of_the_time():
+    service = GoService(**SERVICE.to_plain() | {"cycle_wall_s": 0.2})
+    limit = service.memlimit_for_mark_share(0.5)
+    assert service.mark_share(OFF, limit) == pytest.approx(0.5)
+    assert service.mark_share(OFF, 100 * MIB) == 1.0
+    assert SERVICE.mark_share(100) == 0.0, "not known"
 
 
 @given(st.floats(10, 1000), st.floats(210, 2000))
