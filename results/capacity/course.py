@@ -118,9 +118,11 @@ class Course:
     def next_step(self, purse: Purse) -> Step | None:
         """What to do next with what is left; None when there is nothing more to learn."""
         ahead = int(self._overload_is_due)
-        if self.end == "searching" and purse.affords(1 + CONFIRMING, ahead):
+        # Until a rate held there is nothing to keep anything back for.
+        enough = purse.affords(1 + CONFIRMING, ahead) if self._has_held else purse.affords(1)
+        if self.end == "searching" and enough:
             return Step(Purpose.search, written_rate(self.search.next_rps()))
-        if self.end in ("below", "stuck") or not self.lower_rps:
+        if self.end in ("below", "stuck") or not self._has_held:
             return None
         if self.confirmation is None:
             due = purse.affords(1) and self._confirmation_is_due
@@ -212,8 +214,10 @@ class Course:
     @property
     def unconfirmed(self) -> str:
         """Why the answer as it stands is not confirmed; empty when it is, or there is none."""
-        if self.confirmation or not self.lower_rps or self.end in ("below", "stuck"):
+        if self.confirmation or self.end in ("below", "stuck"):
             return ""
+        if not self._has_held:
+            return "no rate held"
         if last := _spoiled(self.tried, Purpose.confirm):
             return last[-1].held.reason
         if refuted := self.refuted:
@@ -230,6 +234,10 @@ class Course:
         """A metric of the trial that held at the highest rate; None without one."""
         own = [t for t in self.tried if t.held.holds]
         return max(own, key=lambda t: t.rate_rps).values.get(metric) if own else None
+
+    @property
+    def _has_held(self) -> bool:
+        return any(answer.holds for answer in self.search.answers)
 
     @property
     def _confirmation_is_due(self) -> bool:

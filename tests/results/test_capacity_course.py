@@ -66,7 +66,9 @@ def test_no_more_is_spent_than_was_told(capacity_rps: float, trials: int, over: 
     assert course.trials <= trials
     if course.confirmation:
         assert course.confirmation.rate_rps <= capacity_rps
-    assert len(course.overloads) == int(over and course.confirmation is not None)
+    if over and course.confirmation and not course.overloads:
+        assert course.trials == trials or course.end == "above", "nothing was left for it"
+    assert len(course.overloads) <= int(over)
 
 
 def test_a_confirmation_that_fails_is_an_answer_and_the_search_goes_on() -> None:
@@ -129,6 +131,16 @@ def test_the_lowest_rate_fails_already() -> None:
     assert course.confirmation is None
     assert course.unconfirmed == "", "there is nothing to confirm"
     assert course.overloads == []
+
+
+def test_all_is_spent_on_a_rate_that_holds_before_anything_is_confirmed() -> None:
+    course = gone(carries(20), Course("d", replace(BOUNDS, trials_max=4), 100), 4)
+    assert [(t.rate_rps, t.held.holds) for t in course.tried] == [
+        (100, False), (50, False), (25, False), (12.5, True),
+    ]  # fmt: skip
+    never = gone(carries(11), Course("d", replace(BOUNDS, trials_max=4), 100), 4)
+    assert never.unconfirmed == "no rate held"
+    assert purposes(never) == "ssss"
 
 
 def test_the_highest_rate_passes() -> None:
