@@ -196,6 +196,15 @@ def format_value(metric: Metric, value: float | None) -> str:
     return f"{value:,.0f}{metric.unit}"
 
 
+def format_change(metric: Metric, value: float, *, relative: bool) -> str:
+    """A signed change: percent of the baseline, or a difference (`pp` are percentage points)."""
+    if relative:
+        return f"{value * 100:+z.1f} %"
+    if metric.unit == "fraction":
+        return f"{value * 100:+z.2f} pp"
+    return f"{'-' if value < 0 else '+'}{format_value(metric, abs(value))}"
+
+
 def format_bytes(value: float) -> str:
     """IEC units with one decimal, as in `1,280.0 MiB` and `8.5 KiB`."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

@@ -15,7 +15,7 @@ from rich.text import Text
 from results.compare import Comparison, Row, Settings, Table, comparison_rows
 from results.leaks import leak_row
 from results.markdown import markdown_table, markdown_text
-from results.metrics import counted, format_value
+from results.metrics import counted, format_change, format_value
 from results.ratios import ACROSS_SYSTEMS, Ratio, RatioTable, plain_ratios, ratio_tables
 
 VERDICT_STYLES = {
@@ -178,23 +178,22 @@ def interval_name(settings: Settings) -> str:
 
 def change_text(row: Row) -> str:
     """The change of a metric, as in `-48.5 %` or `+30.75 pp`; a dash for none."""
-    return _amount(row, row.change.estimate) if row.change else UNKNOWN
+    return (
+        format_change(row.metric, row.change.estimate, relative=row.relative)
+        if row.change
+        else UNKNOWN
+    )
 
 
 def interval_text(row: Row) -> str:
     """Both bounds of the change; a dash where one does not exist."""
     if row.change is None or not math.isfinite(row.change.low + row.change.high):
         return UNKNOWN
-    return f"{_amount(row, row.change.low)} … {_amount(row, row.change.high)}"
-
-
-def _amount(row: Row, value: float) -> str:
-    """A change: percent of the baseline, or a signed difference."""
-    if row.relative:
-        return f"{value * 100:+z.1f} %"
-    if row.metric.unit == "fraction":
-        return f"{value * 100:+z.2f} pp"
-    return f"{'-' if value < 0 else '+'}{format_value(row.metric, abs(value))}"
+    low, high = (
+        format_change(row.metric, bound, relative=row.relative)
+        for bound in (row.change.low, row.change.high)
+    )
+    return f"{low} … {high}"
 
 
 def _verdict(row: Row) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from results.metrics import METRICS, format_value
+from results.metrics import METRICS, format_change, format_value
 from results.report.change_charts import waterfall_chart
 from results.report.charts import Palette
 from results.report.data import Panel, ReportData
@@ -75,11 +75,6 @@ def _grid(bundle: Bundle, by_metric: Mapping[str, Mapping[str, dict[str, Any]]])
 def _change(row: dict[str, Any] | None) -> str:
     if row is None or row["change"] is None:
         return "–"
-    if row["relative"]:
-        text = f"{row['change'] * 100:+z.1f} %"
-    elif row["unit"] == "fraction":
-        text = f"{row['change'] * 100:+z.2f} pp"
-    else:
-        text = f"{row['change']:+,.3g}"
+    text = format_change(METRICS[row["metric"]], row["change"], relative=row["relative"])
     shown = mark_of(row["verdict"]) in ("better", "worse", "equivalent")
     return minus(text if shown else f"({text})")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
-from results.metrics import METRICS, counted, format_bytes, format_value
+from results.metrics import METRICS, counted, format_bytes, format_change, format_value
 from results.report.facts import limit_name, limit_text
 from results.report.forest import minus
 from results.report.grid import Grid
@@ -205,8 +205,9 @@ def _figures(record: Record) -> Iterator[Grid]:
         baseline, own = (
             format_value(metric, row[f"{side}_value"]) for side in ("baseline", "candidate")
         )
-        told = row["relative"] and row["change"] is not None
-        change = minus(f"{row['change'] * 100:+.1f} %") if told else "–"
+        change = "–"
+        if row["change"] is not None:
+            change = minus(format_change(metric, row["change"], relative=row["relative"]))
         at = cells.setdefault((row["workload"], row["node_class"]), [])
         at.append((metric.label, baseline, own, change, row["verdict"] or "–"))
     heads = ("metric", str(record["baseline"]), str(record["configuration"]), "change", "verdict")
