@@ -93,6 +93,11 @@ class _Words:
         return [text for text, shortfall in asked.items() if shortfall > 0]
 
 
+def front_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The front so far, without those whose collector has taken over."""
+    return front((o for o in outcomes if not o.spiral), lambda o: o.point)
+
+
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share * 100:.1f} %"
 
@@ -129,7 +134,7 @@ class PlainView:
         """Tell what the last run showed, and the front in a line."""
         for outcome in found:
             self.say(self._words.of(outcome, outcomes))
-        best = [o.setting.text for o in front(outcomes, lambda o: o.point)]
+        best = front_of(outcomes)
         self.say(f"front so far: {counted(len(best), 'setting')} of {len(outcomes)}")
 
 
@@ -230,7 +235,7 @@ class TerminalView:
         for name in ("memory", "p99", "GC CPU"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True, overflow="ellipsis")
-        best = front(self._outcomes, lambda o: o.point)
+        best = front_of(self._outcomes)
         for outcome in best[:FRONT_ROWS]:
             missed = self._words.missed(outcome, self._outcomes)
             table.add_row(

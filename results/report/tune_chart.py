@@ -194,10 +194,17 @@ def _searched_layer(rows: Rows, span: _Span) -> alt.Chart:
 
 
 def _confirmed_layers(rows: Rows, span: _Span) -> Iterator[alt.Chart]:
+    """Intervals, names, and on top of them the points."""
     base = _rows(rows)
-    line: dict[str, Any] = {"color": "var(--muted)", "strokeWidth": 1.4}
+    line: dict[str, Any] = {"color": "var(--muted)", "strokeWidth": 1.4, "clip": True}
     yield base.mark_rule(**line).encode(x="mib_low:Q", x2="mib_high:Q", y="ms:Q")
     yield base.mark_rule(**line).encode(y="ms_low:Q", y2="ms_high:Q", x="mib:Q")
+    middle = math.sqrt(span.memory[0] * span.memory[1])
+    for above in (True, False):
+        for left in (True, False):
+            where = f"datum.mib {'<=' if left else '>'} {middle}"
+            side = f"datum.above == {str(above).lower()} && {where}"
+            yield from _words(base.transform_filter(side), above=above, left=left)
     yield base.mark_point(filled=True, size=190, opacity=1, stroke="var(--fg)").encode(
         x=span.x,
         y=span.y,
@@ -205,13 +212,6 @@ def _confirmed_layers(rows: Rows, span: _Span) -> Iterator[alt.Chart]:
         tooltip=_TOOLTIP,
         strokeWidth=alt.condition("datum.best", alt.value(3), alt.value(1)),
     )
-    middle = math.sqrt(span.memory[0] * span.memory[1])
-    for above in (True, False):
-        for left in (True, False):
-            side = (
-                f"datum.above == {str(above).lower()} && datum.mib {'<=' if left else '>'} {middle}"
-            )
-            yield from _words(base.transform_filter(side), above=above, left=left)
 
 
 def _words(own: alt.Chart, *, above: bool, left: bool) -> Iterator[alt.Chart]:

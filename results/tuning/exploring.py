@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from results.tuning.outcomes import Outcome
@@ -13,6 +14,9 @@ from results.tuning.settings import Setting, Space
 
 FIRST: Final = 6
 """Settings that the model chooses to begin with."""
+
+CLOSING: Final = 2
+"""Combinations of the other axes whose edge is looked for in each run."""
 
 ASKED_MAX: Final = 60
 """Proposals in a row that bring nothing new: then the search is over."""
@@ -54,6 +58,38 @@ class Exploring:
             if len(found) == count:
                 break
         return found
+
+    def close_in(
+        self, prior: Prior, outcomes: Sequence[Outcome], keeps: Callable[[Outcome], bool]
+    ) -> None:
+        """Propose next what lies between the least memory that keeps the objectives and the most
+        below it that does not, by the model: for the best combinations of the other axes.
+
+        More room for the heap never makes the collector's price larger, so on one such line the
+        edge lies between them.
+        """
+        known = {outcome.setting for outcome in outcomes}
+        edges = []
+        for others in self._space.others:
+            own = [o for o in outcomes if o.setting.others == others and o.point]
+            holding = [o.memory_bytes or 0.0 for o in own if keeps(o) and not o.spiral]
+            if holding:
+                edges.append((min(holding), others, own))
+        for best, others, own in sorted(edges, key=lambda edge: edge[0])[:CLOSING]:
+            sizes = [o.memory_bytes or 0.0 for o in own if not keeps(o) or o.spiral]
+            below = max((size for size in sizes if size < best), default=0.0)
+            new = [
+                s
+                for s in self._space
+                if s.others == others and s not in known and below < prior.memory_bytes(s) < best
+                and not prior.skip(s, outcomes, self._bounds)
+            ]  # fmt: skip
+            if new:
+                least = below or min(map(prior.memory_bytes, new))
+                middle = math.sqrt(least * best)
+                self._proposals.first(
+                    min(new, key=lambda s: abs(math.log(prior.memory_bytes(s) / middle)))
+                )
 
     def tell(self, outcome: Outcome, shortfalls: Mapping[str, float]) -> None:
         """What a setting of a batch showed."""

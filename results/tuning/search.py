@@ -16,7 +16,7 @@ from results.gomodel import OFF, gogc_goal_bytes, limit_goal_bytes
 from results.signoff.objectives import Objective
 from results.tuning.budget import BATCH, LONGER, SPIRAL_BATCH, SPIRAL_RUNS, Budget
 from results.tuning.front import NEAR, Point, apart, promising, smoothed, spread
-from results.tuning.outcomes import SPIRAL_SHARE, Confirmed, Outcome, bound_on, shortfalls
+from results.tuning.outcomes import Confirmed, Outcome, bound_on, shortfalls
 from results.tuning.prior import Bounds, Prior
 from results.tuning.settings import Others, Setting, Space, limits_for, whole_mib
 from results.tuning.spiral import Spiral, SpiralSearch
@@ -179,7 +179,10 @@ class Tuning:
             size = left if left <= BATCH + 1 else BATCH
             if not budget.allows(budget.short_run_s(size), kept_s):
                 break
-            batch = exploring.batch(self._prior(), self._outcomes, size)
+            prior = self._prior()
+            if self.asked.objectives and len(self._outcomes) > BATCH:
+                exploring.close_in(prior, self._outcomes, self._keeps)
+            batch = exploring.batch(prior, self._outcomes, size)
             if not batch:
                 break
             for outcome in self._measure("search", batch):
@@ -197,13 +200,17 @@ class Tuning:
         written = self._outcomes[0].values
         return shortfalls(self.asked.objectives, outcome.values, written)
 
+    def _keeps(self, outcome: Outcome) -> bool:
+        """Whether a single trial keeps every objective."""
+        return max(self._shortfalls(outcome).values(), default=0.0) <= 0
+
     # The spiral
 
     def _spiral(self) -> Spiral | None:
         """Bisect over GOMEMLIMIT alone, where the memory to recommend would be."""
         others, prior = self._best_others(), self._prior()
         service = prior.of(others)
-        first = service.memlimit_for_gc_share(SPIRAL_SHARE)
+        first = prior.spiral_bytes(others)
         most = max(self._outcomes[0].memory_bytes or first, first) * 1.05
         least = whole_mib(service.live_bytes * 0.8)
         if not self.budget.with_spiral or whole_mib(most) <= least:
@@ -293,10 +300,12 @@ class Tuning:
         known = [(c.point[0], c.holds) for c in confirmed if c.point]
         best = min((memory for memory, holds in known if holds), default=OFF)
         below = max((memory for memory, holds in known if not holds and memory < best), default=0.0)
+        done = {c.setting for c in confirmed}
+        new = [o for o in self._outcomes if o.point and not o.spiral and o.setting not in done]
         pool = [
             o
-            for o in sorted(self._outcomes, key=_memory)
-            if o.point and not o.spiral and below * (1 + NEAR) < _memory(o) < best / (1 + NEAR)
+            for o in sorted(new, key=_memory)
+            if below * (1 + NEAR) < _memory(o) < best / (1 + NEAR)
         ]
         return _settings(spread(pool, _memory, CLOSER))
 

@@ -86,7 +86,7 @@ def test_the_least_memory_that_keeps_the_objectives_is_found(seed):
         if made.true_p99_ns(s) <= 8e6 and made.true_share(s) <= 0.22
     )
     # Near the edge a noisy p99 can't be told to hold: memory is what is paid for certainty.
-    assert made.true_memory(setting) <= least * 1.6
+    assert made.true_memory(setting) <= least * 1.8
     assert len([s for stage, s in made.shorts if stage != "spiral"]) <= 24
     settings = [s for stage, s in made.shorts if stage != "spiral"]
     assert len(set(settings)) == len(settings), "nothing is measured twice"
@@ -99,6 +99,15 @@ def test_the_interval_of_the_spiral_holds_the_truth(seed):
     assert result.spiral.low_bytes <= truth <= result.spiral.high_bytes
     assert result.spiral.high_bytes / result.spiral.low_bytes < 1.5
     assert result.spiral.reasons
+
+
+def test_a_collector_that_marks_on_idle_processors_takes_over_too():
+    # Its price in CPU time is small: dedicated workers take a quarter, the rest would be idle.
+    idle = GoService(**SERVICE.to_plain() | {"cycle_cpu_s": 0.02, "cycle_wall_s": 0.15})
+    result = tuned(simulated(1, service=idle))
+    truth = idle.memlimit_for_mark_share(0.5)
+    assert truth > idle.memlimit_for_gc_share(0.5) * 1.1
+    assert result.spiral.low_bytes <= truth <= result.spiral.high_bytes
 
 
 def test_without_objectives_there_is_a_front_and_nothing_is_recommended():
