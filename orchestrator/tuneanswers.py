@@ -98,7 +98,10 @@ def print_tuning(
     else:
         _print(told, console)
     if question.objectives and best is None:
-        raise ObjectiveFailed("no setting that was confirmed keeps every objective by its interval")
+        raise ObjectiveFailed(
+            "no setting that was confirmed keeps every objective by its interval; where it can't "
+            "be told, more blocks may (`trials:`)"
+        )
 
 
 def _picture_form(output: Path | None) -> str:

@@ -124,7 +124,7 @@ def _is_limit(objective: Objective, metric: str) -> bool:
 def _subtitle(tuned: Tuned, best: Recommendation | None) -> list[str]:
     lines = ["large: confirmed in full blocks, with intervals · small: single short trials"]
     if best:
-        lines.append(f"recommended: {best.confirmed.setting.text}")
+        lines.append(f"recommended (thick ring): {best.confirmed.setting.text}")
     elif not tuned.asked.objectives:
         lines.append("no objectives: nothing is recommended")
     else:
@@ -149,7 +149,7 @@ def _confirmed_rows(tuned: Tuned, best: Recommendation | None) -> Iterator[dict[
             "ms": p99 / 1e6,
             "gc": share,
             "setting": own.setting.text,
-            "label": _label(own, best),
+            "label": _label(own),
             "best": bool(best and best.confirmed is own),
             "front": id(own) in kept,
             "above": place % 2 == 0,
@@ -160,9 +160,8 @@ def _confirmed_rows(tuned: Tuned, best: Recommendation | None) -> Iterator[dict[
         }
 
 
-def _label(own: Confirmed, best: Recommendation | None) -> str:
-    text = own.setting.text + (" (as written)" if own.written else "")
-    return f"{text}: recommended" if best and best.confirmed is own else text
+def _label(own: Confirmed) -> str:
+    return own.setting.text + (" (as written)" if own.written else "")
 
 
 def _bound(value: float, middle: float) -> float:
