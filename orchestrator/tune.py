@@ -25,12 +25,13 @@ from orchestrator.tuneview import View, show_view
 from results.archive import Archive, RunEntry
 from results.errors import RunIncomplete, UserError
 from results.metrics import counted
+from results.record import planned_id
 from results.tuning.outcomes import Confirmed, Outcome
 from results.tuning.reading import read_confirmed, read_outcomes
 from results.tuning.search import Tuned, Tuning
 from results.tuning.settings import Setting
 
-OVER = ("complete", "decided", "incomplete")
+DONE = ("complete", "decided")
 SHORT = ("first", "search", "spiral")
 
 
@@ -119,11 +120,11 @@ class _Runs:
         self._stop.check()
         mark = self._mark(stage, settings, document)
         found = self._found(mark)
-        if found is None or found.status not in OVER:
+        if found is None or not self._answers(found):
             self._view.measuring(stage, len(settings) + (stage == "confirm"), document["trials"])
             self._measure(document, mark, found)
             found = self._found(mark)
-        if found is None or found.status not in OVER:
+        if found is None or not self._answers(found):
             raise RunIncomplete("a run of the tuning left no answer")
         self.run_ids.append(found.run_id)
         return found.run_id
@@ -147,7 +148,15 @@ class _Runs:
     def _found(self, mark: dict[str, Any]) -> RunEntry | None:
         """The run with this mark that is furthest; the same question is the same run."""
         own = [r for r in self._archive.runs() if r.document.get("tune") == mark]
-        return max(own, key=lambda r: (r.status in OVER, r.run_id), default=None)
+        return max(own, key=lambda r: (self._answers(r), r.run_id), default=None)
+
+    def _answers(self, run: RunEntry) -> bool:
+        """Whether every trial of a run was tried: a setting may be why one can't be valid."""
+        if run.status in DONE:
+            return True
+        tried = {planned_id(r.trial_id) for r in self._archive.records(run.run_id)}
+        planned = {trial["trial_id"] for trial in run.document["planned"]}
+        return run.status == "incomplete" and tried == planned
 
     def _measure(
         self, document: dict[str, Any], mark: dict[str, Any], broken: RunEntry | None

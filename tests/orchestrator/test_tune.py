@@ -51,6 +51,8 @@ def test_it_goes_on_where_it_was_interrupted_and_says_what_to_run_with(tmp_path:
     sealed = {p.parent.name for p in place.archive.glob("*/trials/*/trial.json")}
 
     done = place.bench(*asked)
+    if done.code == 4 and "Ray did not start" in done.err:  # a very busy machine
+        done = place.bench(*asked)
     if done.code == 3 and "no p99" in done.err:
         pytest.skip("this machine is too busy for 1,000 requests")
     assert done.code in (0, 1), done.text  # 1: so busy that a trial of the confirmation is spoiled
