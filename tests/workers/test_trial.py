@@ -21,6 +21,7 @@ from results.record import TrialRecord
 from workers.affinity import split_cores
 from workers.facts import node_class, node_facts, node_id
 from workers.launch.linux import UNPRIVILEGED_ID
+from workers.leases import RUN_MARKER
 from workers.spec import (
     ArrivalsSpec,
     BinarySpec,
@@ -47,11 +48,18 @@ def misbehave(toolchain: Toolchain) -> BinarySpec:
 
 
 @pytest.fixture
-def run_trial(toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path) -> Iterator[RunTrial]:
+def run_trial(
+    toolchain: Toolchain,
+    misbehave: BinarySpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[RunTrial]:
     """Run one trial of the misbehaving service with the given flags; nothing may stay behind."""
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o011)
+    run_id = f"test-{tmp_path.name}"
+    monkeypatch.setenv(RUN_MARKER, run_id)
     (tmp_path / "work").mkdir(mode=0o755)
     (tmp_path / "spool").mkdir()
     facts = node_facts()
@@ -59,7 +67,7 @@ def run_trial(toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path) -> It
         node_id=node_id(),
         node_class=node_class(facts),
         facts=facts,
-        claim=f"test-{tmp_path.name}",
+        claim=run_id,
         address="127.0.0.1",
         launcher=build_launcher(toolchain),
         work_root=tmp_path / "work",
@@ -78,7 +86,7 @@ def run_trial(toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path) -> It
         profiles: ProfilesSpec | None = None,
     ) -> TrialRecord:
         spec = TrialSpec(
-            run_id=f"test-{tmp_path.name}",
+            run_id=run_id,
             trial_id=f"b1-{next(numbers)}-default-steady",
             block=1,
             position=1,
@@ -91,7 +99,11 @@ def run_trial(toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path) -> It
                 name="misbehave",
                 binary=binary,
                 arguments=("-addr", "127.0.0.1:{port}", *arguments),
-                environment=(("PATH", "/bin"), ("GODEBUG", "gctrace=1,scavtrace=1")),
+                environment=(
+                    ("PATH", "/bin"),
+                    ("GODEBUG", "gctrace=1,scavtrace=1"),
+                    (RUN_MARKER, run_id),
+                ),
                 port=None,
                 ready_path="/healthz",
                 ready_timeout_ns=ready_timeout_ns,
@@ -114,18 +126,16 @@ def run_trial(toolchain: Toolchain, misbehave: BinarySpec, tmp_path: Path) -> It
         )
         return Trial(spec, node, stop or threading.Event()).run()
 
-    before = {p.pid for p in psutil.process_iter() if _is_ours(p)}
     yield run
-    left = [p for p in psutil.process_iter() if _is_ours(p) and p.pid not in before]
-    assert left == []
+    assert [p for p in psutil.process_iter() if _is_of(p, run_id)] == []
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def _is_ours(process: psutil.Process) -> bool:
+def _is_of(process: psutil.Process, run_id: str) -> bool:
+    """Whether it is alive and carries the mark of that run, as all that a trial starts does."""
     try:
-        return process.name() in ("misbehave", "launcher") and (
-            process.status() != psutil.STATUS_ZOMBIE
-        )
+        marker = process.environ().get(RUN_MARKER, "")
+        return marker.startswith(run_id) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
