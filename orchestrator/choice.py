@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.matrix import Matrix
+from orchestrator.matrix.matrix import Matrix
+from orchestrator.matrix.model import NodeGroup
 from orchestrator.membership.nodes import NodeEntry
-from orchestrator.model import NodeGroup
 from results.errors import EnvironmentLacks
 
 

@@ -210,7 +210,7 @@ def _quiet() -> Check:
 
 def _calibration() -> Check:
     """What `bench calibrate` found on such hardware, and whether it still holds."""
-    from orchestrator.calibration import standing_here
+    from orchestrator.calibrate.calibration import standing_here
 
     standing = standing_here()
     found, remedy = standing.calibration, "bench calibrate"
@@ -227,7 +227,7 @@ def _calibration() -> Check:
 
 
 def _toolchains() -> Check:
-    from orchestrator import gobin, toolchains
+    from orchestrator.builds import gobin, toolchains
 
     here = {t.version for t in toolchains.cached()} | {v for v, _, _ in toolchains.local()}
     listed = ", ".join(sorted(here, key=gobin.numbers)) or "none"

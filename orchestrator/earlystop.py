@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from orchestrator.blocks import blocks_of
-from orchestrator.matrix import Matrix
+from orchestrator.matrix.matrix import Matrix
 from orchestrator.ongoing import Run
 from orchestrator.progress import Progress
 from results.database import open_database

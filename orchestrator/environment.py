@@ -7,9 +7,9 @@ are padded.
 
 from __future__ import annotations
 
-from orchestrator.matrix import Matrix
-from orchestrator.model import Configuration
-from orchestrator.values import share
+from orchestrator.matrix.matrix import Matrix
+from orchestrator.matrix.model import Configuration
+from orchestrator.matrix.values import share
 
 PAD = "HEAPGATE_PAD"
 TRACE = "gctrace=1,scavtrace=1"

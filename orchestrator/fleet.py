@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import choice
-from orchestrator.binaries import Binaries
+from orchestrator.builds.binaries import Binaries
 from orchestrator.bundles import Bundle
 from orchestrator.cluster import (
     EmbeddedCluster,
@@ -20,7 +20,7 @@ from orchestrator.cluster import (
     quiet_standard_error,
 )
 from orchestrator.headwatch import HeadWatch
-from orchestrator.matrix import Matrix
+from orchestrator.matrix.matrix import Matrix
 from orchestrator.membership import nodes
 from orchestrator.ongoing import Run
 from orchestrator.progress import Progress

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.binaries import Binaries
 from orchestrator.blocks import Block, BlockQueue, blocks_of
+from orchestrator.builds.binaries import Binaries
 from orchestrator.bundles import Bundle
 from orchestrator.cluster import NodeLost
 from orchestrator.earlystop import EarlyStop

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.interrupt import Stop
-from orchestrator.matrix import Matrix
+from orchestrator.matrix.matrix import Matrix
 from orchestrator.plan import Plan
 from orchestrator.workplace import temp_root
 from results.archive import Archive

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator import values
 from orchestrator.environment import environment_blocks
-from orchestrator.matrix import THIS_MACHINE, Matrix
-from orchestrator.model import Metrics, Profiles, Workload
+from orchestrator.matrix import values
+from orchestrator.matrix.matrix import THIS_MACHINE, Matrix
+from orchestrator.matrix.model import Metrics, Profiles, Workload
 from results.metrics import counted
 from results.statistics import blocks_at_least
 from workers.affinity import allowed_cores

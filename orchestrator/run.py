@@ -19,16 +19,16 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.arrivals import recordings
-from orchestrator.binaries import Binaries, prepare_binaries
 from orchestrator.blocks import blocks_of
+from orchestrator.builds.binaries import Binaries, prepare_binaries
 from orchestrator.bundles import pack_scenarios
+from orchestrator.calibrate.margins import check_margins
 from orchestrator.earlystop import EarlyStop, check_early_stop, holding_up, sentence
 from orchestrator.fleet import Fleet, gather_fleet, teams_for
 from orchestrator.interrupt import stop_on_interrupt
 from orchestrator.leftovers import abandon_run
-from orchestrator.margins import check_margins
-from orchestrator.matrix import Matrix, load_matrix
+from orchestrator.matrix.arrivals import recordings
+from orchestrator.matrix.matrix import Matrix, load_matrix
 from orchestrator.measure import measure_all
 from orchestrator.ongoing import Run
 from orchestrator.plan import (

@@ -149,7 +149,7 @@ def _raise_from(answer: Path, code: int) -> None:
 
 def main() -> None:
     """Run what the file that is named first says, and write how it ended into the second."""
-    from orchestrator.matrix import load_matrix
+    from orchestrator.matrix.matrix import load_matrix
     from orchestrator.output import OutputConsole
     from orchestrator.run import RunOptions, resume_run, run_matrix
 

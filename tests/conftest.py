@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from orchestrator.builds import build_launcher
-from orchestrator.toolchains import Toolchain, ensure
+from orchestrator.builds.builds import build_launcher
+from orchestrator.builds.toolchains import Toolchain, ensure
 from workers.limits import open_limiter
 
 sys.path.insert(0, str(Path(__file__).parent / "results"))

@@ -26,7 +26,7 @@ def cli_reference() -> str:
 
 def pages() -> dict[str, str]:
     """The generated pages by file name."""
-    from orchestrator.reference import matrix_reference
+    from orchestrator.matrix.reference import matrix_reference
     from orchestrator.watching.metrics import reference as metrics_reference
     from results.reference import sql_reference
 

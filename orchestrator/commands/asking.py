@@ -69,7 +69,7 @@ def compare(
     style = "json" if as_json else "markdown" if markdown else "table"
     names = run_names or ["latest"]
     if against:
-        from orchestrator.keepanswers import print_against
+        from orchestrator.answers.keep import print_against
 
         print_against(
             archive_path(archive),
@@ -80,7 +80,7 @@ def compare(
             fail_on_worse=fail_on_worse,
         )
         return
-    from orchestrator.answers import print_comparison
+    from orchestrator.answers.common import print_comparison
 
     print_comparison(
         archive_path(archive), names, console(), style=style, fail_on_worse=fail_on_worse
@@ -109,7 +109,7 @@ def report(
 
     Example: bench report latest -o report.html
     """
-    from orchestrator.answers import write_report
+    from orchestrator.answers.common import write_report
 
     write_report(
         archive_path(archive), run_name, output, form=_form(form, output, figure), figure=figure
@@ -133,7 +133,7 @@ def runs(archive: ArchivePath = None, as_json: AsJson = False) -> None:
 
     Example: bench runs
     """
-    from orchestrator.answers import print_runs
+    from orchestrator.answers.common import print_runs
 
     print_runs(archive_path(archive), console(), as_json=as_json)
 
@@ -145,7 +145,7 @@ def show(
 
     Example: bench show latest
     """
-    from orchestrator.answers import print_run_details
+    from orchestrator.answers.common import print_run_details
 
     print_run_details(archive_path(archive), run_name, console(), as_json=as_json)
 
@@ -174,7 +174,7 @@ def history(
 
     Example: bench history sessioncache --metric peak_rss --configuration default
     """
-    from orchestrator.historyanswers import print_history
+    from orchestrator.answers.history import print_history
     from results.history import Wanted, known_metrics
 
     wanted = Wanted(
@@ -205,7 +205,7 @@ def serve(
 
     Example: bench serve --open
     """
-    from orchestrator.serveanswers import print_serving
+    from orchestrator.answers.serve import print_serving
 
     archives = archive or [str(archive_path(None))]
     print_serving(archives, console(), port=port, listen=listen, open_it=open_it)
@@ -238,7 +238,7 @@ def sql(
 
     Example: bench sql "select configuration, count(*) from requests group by 1"
     """
-    from orchestrator.sqlanswers import ask_for_queries, print_query
+    from orchestrator.answers.sql import ask_for_queries, print_query
     from results.database import Limits
     from results.parameters import read_parameters
 

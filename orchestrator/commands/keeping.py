@@ -47,7 +47,7 @@ def export(
 
     Example: bench export latest -o runs.duckdb
     """
-    from orchestrator.answers import print_export
+    from orchestrator.answers.common import print_export
 
     print_export(archive_path(archive), run_names or [], target, console(), profiles=profiles)
 
@@ -64,7 +64,7 @@ def import_runs(
 
     Example: bench import runs.tar.zst
     """
-    from orchestrator.keepanswers import print_import
+    from orchestrator.answers.keep import print_import
 
     print_import(archive_path(archive), source, console(), as_json=as_json)
 
@@ -90,12 +90,12 @@ def verify(
 
     Example: bench verify latest
     """
-    from orchestrator.answers import print_verification
+    from orchestrator.answers.common import print_verification
 
     run_names = names or []
     records = [Path(name) for name in run_names if name.endswith(".json")]
     if records or binary or public_key:
-        from orchestrator.releaseanswers import verify_records
+        from orchestrator.answers.release import verify_records
         from results.errors import UserError
 
         if len(records) != len(run_names) or not records:
@@ -143,7 +143,7 @@ def gc(
 
     Example: bench gc --older-than 90d --keep-last 5
     """
-    from orchestrator.keepanswers import collect_garbage
+    from orchestrator.answers.keep import collect_garbage
 
     collect_garbage(
         archive_path(archive),
@@ -163,7 +163,7 @@ def baseline_set(name: PinName, run_name: RunName = "latest", archive: ArchivePa
 
     Example: bench baseline set release-1.4 latest
     """
-    from orchestrator.keepanswers import set_baseline
+    from orchestrator.answers.keep import set_baseline
 
     set_baseline(archive_path(archive), name, run_name, console())
 
@@ -174,7 +174,7 @@ def baseline_ls(archive: ArchivePath = None, as_json: AsJson = False) -> None:
 
     Example: bench baseline ls
     """
-    from orchestrator.keepanswers import print_baselines
+    from orchestrator.answers.keep import print_baselines
 
     print_baselines(archive_path(archive), console(), as_json=as_json)
 
@@ -185,6 +185,6 @@ def baseline_unset(name: PinName, archive: ArchivePath = None) -> None:
 
     Example: bench baseline unset release-1.4
     """
-    from orchestrator.keepanswers import unset_baseline
+    from orchestrator.answers.keep import unset_baseline
 
     unset_baseline(archive_path(archive), name, console())

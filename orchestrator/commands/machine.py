@@ -27,7 +27,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: bench doctor
     """
-    from orchestrator.answers import print_doctor
+    from orchestrator.answers.common import print_doctor
 
     print_doctor(console(), as_json=as_json)
 
@@ -46,9 +46,9 @@ def calibrate(
 
     Example: bench calibrate --quick
     """
-    from orchestrator.calibrate import QUICK, USUAL
-    from orchestrator.calibrate import calibrate as measure
-    from orchestrator.calibrateanswers import print_calibration
+    from orchestrator.calibrate.answers import print_calibration
+    from orchestrator.calibrate.calibrate import QUICK, USUAL
+    from orchestrator.calibrate.calibrate import calibrate as measure
 
     with announcing("bench calibrate", notify, notify_file, as_json=as_json) as word:
         made = measure(console(error=as_json), QUICK if quick else USUAL)
@@ -65,7 +65,7 @@ def init(
 
     Example: bench init ./my-service -o matrix.yaml
     """
-    from orchestrator.starter import write_starter_matrix
+    from orchestrator.matrix.starter import write_starter_matrix
 
     scenario = write_starter_matrix(service, target)
     typer.echo(f"wrote {target}" + (f" and {scenario}" if scenario else ""))
@@ -77,7 +77,7 @@ def schema() -> None:
 
     Example: bench schema > matrix.schema.json
     """
-    from orchestrator.matrix import matrix_json_schema
+    from orchestrator.matrix.matrix import matrix_json_schema
 
     print_json(matrix_json_schema())
 
@@ -91,7 +91,7 @@ def clean(
 
     Example: bench clean --cache
     """
-    from orchestrator.answers import print_clean
+    from orchestrator.answers.common import print_clean
 
     print_clean(console(), cache=cache)
 

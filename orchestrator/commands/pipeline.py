@@ -59,7 +59,7 @@ def ci_init(
 
     Example: bench ci init --for github --runner heapgate
     """
-    from orchestrator.pipelineanswers import write_pipeline
+    from orchestrator.pipeline.answers import write_pipeline
 
     write_pipeline(
         matrix,

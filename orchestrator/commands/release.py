@@ -70,7 +70,7 @@ def signoff(
 
     Example: bench signoff latest -o signoff.html
     """
-    from orchestrator.releaseanswers import sign_off
+    from orchestrator.answers.release import sign_off
 
     sign_off(
         archive_path(archive),
@@ -125,7 +125,7 @@ def capacity(
     Example: bench capacity matrix.yaml --budget 30m
     """
     with announcing(f"bench capacity {matrix}", notify, notify_file, as_json=as_json) as word:
-        from orchestrator.capacityanswers import print_capacity
+        from orchestrator.capacity.answers import print_capacity
 
         print_capacity(
             matrix,
@@ -206,7 +206,7 @@ def forecast(
 
     Example: bench forecast --rate 1200/s
     """
-    from orchestrator import forecastanswers
+    from orchestrator.answers import forecast as forecastanswers
 
     if history is not None or by is not None or runs is not None:
         forecastanswers.print_continued(
@@ -242,7 +242,7 @@ def keys_new(name: Annotated[str, typer.Argument(help="Whose key it is.")]) -> N
 
     Example: bench keys new release-manager
     """
-    from orchestrator.releaseanswers import new_key
+    from orchestrator.answers.release import new_key
 
     new_key(name, console())
 
@@ -253,7 +253,7 @@ def keys_ls(as_json: AsJson = False) -> None:
 
     Example: bench keys ls
     """
-    from orchestrator.releaseanswers import print_keys
+    from orchestrator.answers.release import print_keys
 
     print_keys(console(), as_json=as_json)
 
@@ -267,6 +267,6 @@ def keys_trust(
 
     Example: bench keys trust release-manager.pub
     """
-    from orchestrator.releaseanswers import trust_key
+    from orchestrator.answers.release import trust_key
 
     trust_key(file, name, console())

@@ -78,8 +78,8 @@ def plan(
 
     Example: bench plan matrix.yaml
     """
-    from orchestrator.matrix import load_matrix
-    from orchestrator.plananswers import print_plan
+    from orchestrator.answers.plan import print_plan
+    from orchestrator.matrix.matrix import load_matrix
 
     planned = load_matrix(matrix).with_overrides(trials=trials, seed=seed)
     print_plan(planned, console(), as_json=as_json, below_noise=below_noise)
@@ -137,8 +137,8 @@ def bisect(
 
     Example: bench bisect matrix.yaml --good v1.2 --bad HEAD --metric peak_rss --worse-by 5%
     """
-    from orchestrator.bisect import Asked, share_of
-    from orchestrator.bisectanswers import print_bisection
+    from orchestrator.bisect.answers import print_bisection
+    from orchestrator.bisect.bisect import Asked, share_of
 
     share = None if worse_by is None else share_of(worse_by)
     asked = Asked(good, bad, metric, configuration, workload, share, trials)
@@ -149,7 +149,7 @@ def bisect(
 
 def _finish(result: RunResult, word: Word, *, as_json: bool) -> None:
     """Print the comparison of a run that ended, and leave with its exit code."""
-    from orchestrator.answers import print_run
+    from orchestrator.answers.common import print_run
 
     word.run(result)
     print_run(result, console(), as_json=as_json)

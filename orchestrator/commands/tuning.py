@@ -73,7 +73,7 @@ def tune(
     """
     as_json = form != TuneFormat.table
     with announcing(f"bench tune {matrix}", notify, notify_file, as_json=as_json) as word:
-        from orchestrator.tuneanswers import print_tuning
+        from orchestrator.tune.answers import print_tuning
 
         print_tuning(
             matrix,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.matrix import Matrix, load_matrix
+from orchestrator.matrix.matrix import Matrix, load_matrix
 from orchestrator.pipeline.installed import own_requirement
 from orchestrator.plan import estimate_ns
 from results.errors import UserError

@@ -45,7 +45,7 @@ def write_setup(folder: Path, address: str) -> list[Path]:
 
 def print_metrics(console: Console, *, as_json: bool) -> None:
     """Each metric with its kind, unit, labels and meaning."""
-    from orchestrator.answers import plain_table, print_json
+    from orchestrator.answers.common import plain_table, print_json
 
     rows = [
         {

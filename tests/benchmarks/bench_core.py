@@ -63,7 +63,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _matrix_figures(folder: Path) -> Iterator[Figure]:
-    from orchestrator.matrix import load_matrix
+    from orchestrator.matrix.matrix import load_matrix
     from orchestrator.plan import make_plan
 
     small = _write(folder, "small.yaml", SMALL_RUN)

@@ -33,8 +33,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import workers.trial
-from orchestrator.builds import BuildFlags, build_go, build_launcher
-from orchestrator.toolchains import ensure
+from orchestrator.builds.builds import BuildFlags, build_go, build_launcher
+from orchestrator.builds.toolchains import ensure
 from results.noise import Noise
 from results.record import TrialRecord
 from results.statistics import PAIRS_MAX, equivalent, paired_shift

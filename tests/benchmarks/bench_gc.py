@@ -15,8 +15,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.builds import build_go
-from orchestrator.toolchains import ensure
+from orchestrator.builds.builds import build_go
+from orchestrator.builds.toolchains import ensure
 from results.database import view_text
 from tests.benchmarks.figures import Figure
 

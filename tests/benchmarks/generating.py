@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from orchestrator.builds import build_go
-from orchestrator.toolchains import ensure
+from orchestrator.builds.builds import build_go
+from orchestrator.builds.toolchains import ensure
 from results.clock import ClockMap, steady_ns
 from results.record import LoadRecord
 from workers.affinity import allowed_cores, pin

@@ -37,8 +37,8 @@ ARGUMENTS = ("-live", "64MiB", "-object", "4KiB")
 
 def windows_sampler() -> Iterator[Figure]:
     """Rounds of waiting and sampling. Raises EnvironmentLacks where there is no Wine."""
-    from orchestrator.builds import build_go
-    from orchestrator.toolchains import ensure
+    from orchestrator.builds.builds import build_go
+    from orchestrator.builds.toolchains import ensure
     from tests.wine.machine import windows_path
     from tests.wine.prefix import windows_python
 

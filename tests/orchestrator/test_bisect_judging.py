@@ -14,9 +14,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from orchestrator import bisect as module
-from orchestrator.bisect import FRUITLESS_MAX, ROUNDS_MAX, Asked
-from orchestrator.bisection import Outcome
+from orchestrator.bisect import bisect as module
+from orchestrator.bisect.bisect import FRUITLESS_MAX, ROUNDS_MAX, Asked
+from orchestrator.bisect.bisection import Outcome
 from orchestrator.interrupt import Stop
 from orchestrator.runseries import Order
 from results.errors import Interrupted, RunIncomplete

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.bisection import Outcome, Side, Tried, search, steps_at_most
-from orchestrator.revisions import Commit
+from orchestrator.bisect.bisection import Outcome, Side, Tried, search, steps_at_most
+from orchestrator.bisect.revisions import Commit
 
 
 def commit(number: int) -> Commit:

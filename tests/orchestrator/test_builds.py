@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.builds import build_go
-from orchestrator.toolchains import Toolchain
+from orchestrator.builds.builds import build_go
+from orchestrator.builds.toolchains import Toolchain
 
 MAIN = 'package main\n\nimport "example/beside"\n\nfunc main() { println(beside.Word) }\n'
 REPLACED = "\n\ngo 1.22\n\nrequire example/beside v0.0.0\n\nreplace example/beside => ../beside\n"

@@ -19,12 +19,13 @@ from bench_command import Workplace, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import calibration, doctor
-from orchestrator.calibration import Calibration, Ceiling, hardware_of, keep, kept_for
-from orchestrator.ceilings import Search, search_closed, search_open
+from orchestrator import doctor
+from orchestrator.calibrate import calibration
+from orchestrator.calibrate.calibration import Calibration, Ceiling, hardware_of, keep, kept_for
+from orchestrator.calibrate.ceilings import Search, search_closed, search_open
+from orchestrator.calibrate.margins import check_margins
 from orchestrator.leftovers import SweptRun
-from orchestrator.margins import check_margins
-from orchestrator.matrix import Matrix, MatrixError, load_matrix
+from orchestrator.matrix.matrix import Matrix, MatrixError, load_matrix
 from results.noise import Noise
 from results.record import Finding
 from workers.facts import node_facts
@@ -307,8 +308,8 @@ def test_a_search_ends_with_its_time_and_tells_a_full_server() -> None:
 TINY = """\
 import sys, json
 from rich.console import Console
-from orchestrator import calibrate
-from orchestrator.calibrateanswers import print_calibration
+from orchestrator.calibrate import calibrate
+from orchestrator.calibrate.answers import print_calibration
 how = calibrate.Thoroughness(
     users=("fast",), several_processes=False, open_trials=1, ceilings_s=60.0, whole_s=60.0,
     blocks_min=2, blocks_max=2, phases="idle: 200ms, warmup: 200ms, measure: 1s, cooldown: 0s",

@@ -8,8 +8,8 @@ import matrices
 import pytest
 import yaml
 
-from orchestrator.capacitymatrix import TRIALS_MAX, Asked, Question
-from orchestrator.matrix import load_matrix
+from orchestrator.capacity.trialmatrix import TRIALS_MAX, Asked, Question
+from orchestrator.matrix.matrix import load_matrix
 
 LIMITS = "objectives: [p99 <= 40ms, errors <= 1%]\n"
 LONG = matrices.SMALL.replace("measure: 1s", "measure: 7s")

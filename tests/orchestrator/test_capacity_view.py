@@ -9,8 +9,8 @@ import pytest
 from archives import RUN_ID, write_archive
 from rich.console import Console
 
-from orchestrator.capacityanswers import plain_course, print_courses
-from orchestrator.capacityview import PlainView, TerminalView, bar
+from orchestrator.capacity.answers import plain_course, print_courses
+from orchestrator.capacity.view import PlainView, TerminalView, bar
 from orchestrator.progress import PlainProgress
 from orchestrator.progressevents import EventProgress, forward
 from results.capacity.course import Course, Purpose, Purse, Step, Tried

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.choice import choose
-from orchestrator.matrix import load_matrix
+from orchestrator.matrix.matrix import load_matrix
 from orchestrator.membership.nodes import NodeEntry
 from results.errors import EnvironmentLacks
 from tests.orchestrator import matrices

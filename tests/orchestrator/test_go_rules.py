@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import values
-from orchestrator.toolchains import Toolchain
+from orchestrator.builds.toolchains import Toolchain
+from orchestrator.matrix import values
 
 PROGRAM = """\
 package main

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.matrix import Matrix, MatrixError, load_matrix
-from orchestrator.source import FILE_BYTES_MAX
+from orchestrator.matrix.matrix import Matrix, MatrixError, load_matrix
+from orchestrator.matrix.source import FILE_BYTES_MAX
 from results.errors import UserError
 
 

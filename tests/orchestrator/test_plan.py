@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator import plan, run
 from orchestrator.environment import block_length, environment_blocks
-from orchestrator.matrix import Matrix, load_matrix
+from orchestrator.matrix.matrix import Matrix, load_matrix
 from orchestrator.plan import count_trials, estimate_ns, make_plan, planned_trials
 from results.errors import UserError
 from workers.spec import BinarySpec

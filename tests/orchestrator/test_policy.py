@@ -7,11 +7,11 @@ from pathlib import Path
 import matrices
 import pytest
 
-from orchestrator.matrix import load_matrix
+from orchestrator.matrix.matrix import load_matrix
+from orchestrator.matrix.policy import Policy, load_policy
+from orchestrator.matrix.source import MatrixError
 from orchestrator.plan import make_plan
-from orchestrator.policy import Policy, load_policy
 from orchestrator.run import run_document
-from orchestrator.source import MatrixError
 
 OWN = """objectives:
   - peak_rss <= 1GiB

@@ -12,7 +12,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
-from orchestrator.prompt import run_prompt, words
+from orchestrator.answers.prompt import run_prompt, words
 from results.database import Database, open_database
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.binaries import prepare_binaries, sources_of
-from orchestrator.matrix import MatrixError, load_matrix
+from orchestrator.bisect.revisions import repository_of, required_repository, source_commit
+from orchestrator.builds.binaries import prepare_binaries, sources_of
+from orchestrator.matrix.matrix import MatrixError, load_matrix
 from orchestrator.progress import PlainProgress
-from orchestrator.revisions import repository_of, required_repository, source_commit
 from results.errors import UserError
 from tests.orchestrator.gitservice import GitService, seven_commits
 

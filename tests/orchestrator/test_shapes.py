@@ -17,8 +17,8 @@ from bench_command import Workplace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.matrix import Matrix, MatrixError, load_matrix
-from orchestrator.shapes import outline
+from orchestrator.matrix.matrix import Matrix, MatrixError, load_matrix
+from orchestrator.matrix.shapes import outline
 from results.comparison import traffic_of
 from workers.spec import ArrivalsSpec
 

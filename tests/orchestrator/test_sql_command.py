@@ -102,7 +102,7 @@ def test_one_huge_value_is_refused(workplace: Workplace) -> None:
 
 STUCK = """
 import time
-from orchestrator import lastresort
+from orchestrator.answers import lastresort
 
 lastresort.GRACE_S = 0.1
 with lastresort.ending_after(0.1, lambda: print("tidied", flush=True)):

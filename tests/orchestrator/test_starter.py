@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.starter import main_packages, write_starter_matrix
+from orchestrator.matrix.starter import main_packages, write_starter_matrix
 from results.errors import UserError
 
 
@@ -21,7 +21,7 @@ def service(tmp_path: Path) -> Path:
 
 
 def test_the_written_matrix_is_valid_and_names_the_program(service: Path, tmp_path: Path) -> None:
-    from orchestrator.matrix import load_matrix
+    from orchestrator.matrix.matrix import load_matrix
     from orchestrator.plan import make_plan
 
     target = tmp_path / "matrix.yaml"

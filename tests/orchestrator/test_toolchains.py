@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import cache, gobin, toolchains
+from orchestrator import cache
+from orchestrator.builds import gobin, toolchains
 from results.errors import EnvironmentLacks, UserError
 
 GO_SCRIPT = '#!/bin/sh\nprintf "go{version}\\n%s\\n" "$(cd "$(dirname "$0")/.." && pwd)"\n'

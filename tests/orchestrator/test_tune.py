@@ -11,7 +11,7 @@ import pytest
 import yaml
 from bench_command import Workplace, wait_until
 
-from orchestrator.tunematrix import Question, Wanted
+from orchestrator.tune.trialmatrix import Question, Wanted
 from results.errors import UserError
 from results.gomodel import OFF
 from results.tuning.settings import GOGCS, MIB, Setting

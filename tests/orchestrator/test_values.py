@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import values
+from orchestrator.matrix import values
 
 SECOND = 10**9
 

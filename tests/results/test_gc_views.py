@@ -14,8 +14,8 @@ from archives import EPOCH_NS, MIB, reseal, write_archive, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.builds import build_go
-from orchestrator.toolchains import Toolchain
+from orchestrator.builds.builds import build_go
+from orchestrator.builds.toolchains import Toolchain
 from results.clock import ClockMap
 from results.database import open_database, view_text
 from workers.sampling.gctrace import StderrReader

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.answers import print_comparison
+from orchestrator.answers.common import print_comparison
 from results.database import open_database
 from results.leaks import AS_BASELINE, LEAK, NO_LEAK, SECONDS_MIN, leaks_of
 from results.record import Finding, SeriesTrend, TrialRecord

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import values
+from orchestrator.matrix import values
 from results.signoff.language import parse_objective
 from results.signoff.objectives import Cell, Decision
 from results.statistics import Interval
@@ -104,7 +104,7 @@ def test_a_size_is_written_in_gos_largest_unit():
 def test_a_setting_has_a_name_that_a_configuration_may_have():
     import re
 
-    from orchestrator.model import NAME
+    from orchestrator.matrix.model import NAME
 
     settings = [
         Setting(OFF, 240 * MIB),

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.builds import build_go
-from orchestrator.toolchains import Toolchain
+from orchestrator.builds.builds import build_go
+from orchestrator.builds.toolchains import Toolchain
 from tests.wine.machine import WindowsPython, windows_path
 from tests.wine.prefix import why_unavailable, windows_python
 

@@ -12,8 +12,8 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from orchestrator.builds import BuildFlags, Built, build_go
-from orchestrator.toolchains import Toolchain
+from orchestrator.builds.builds import BuildFlags, Built, build_go
+from orchestrator.builds.toolchains import Toolchain
 from results.archive import Archive
 from results.collector_process import CollectorProcess
 from results.record import TrialRecord

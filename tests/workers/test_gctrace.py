@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.toolchains import Toolchain
+from orchestrator.builds.toolchains import Toolchain
 from results.clock import ClockMap
 from results.schema import GC
 from workers.sampling import gctrace

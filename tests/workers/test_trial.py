@@ -14,8 +14,8 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from orchestrator.builds import BuildFlags, build_go, build_launcher
-from orchestrator.toolchains import Toolchain
+from orchestrator.builds.builds import BuildFlags, build_go, build_launcher
+from orchestrator.builds.toolchains import Toolchain
 from results.pprof import costs
 from results.record import TrialRecord
 from workers.affinity import split_cores

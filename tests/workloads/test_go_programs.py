@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cache, toolchains
+from orchestrator import cache
+from orchestrator.builds import toolchains
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(

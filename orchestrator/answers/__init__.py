@@ -1,0 +1,1 @@
+"""What the commands print: each function reads, lays out, prints; none decides."""

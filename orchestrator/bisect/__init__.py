@@ -1,0 +1,1 @@
+"""`bench bisect`: the commit that changed a metric."""

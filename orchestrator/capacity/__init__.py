@@ -1,0 +1,1 @@
+"""`bench capacity`: the largest rate at which a configuration holds its objectives."""

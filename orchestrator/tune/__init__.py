@@ -1,0 +1,1 @@
+"""`bench tune`: the settings with the least memory that keep the objectives."""

@@ -1,0 +1,318 @@
+"""What the user sees of a tuning while it goes on: on a terminal the front as it grows, elsewhere a
+line for each trial.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.progress import (
+    PlainProgress,
+    Progress,
+    describe_snapshot,
+    format_bytes,
+    format_seconds,
+)
+from orchestrator.tune.trialmatrix import Question
+from results.metrics import counted, format_time
+from results.record import TrialRecord
+from results.tuning.budget import Budget
+from results.tuning.front import front
+from results.tuning.outcomes import Outcome, shortfalls
+
+STAGES: Final = {
+    "first": "where to begin",
+    "search": "search",
+    "spiral": "death spiral",
+    "longer": "longer trials",
+    "confirm": "confirmation",
+}
+FRONT_ROWS: Final = 10
+NO_VERDICT: Final = "no verdict can be reached"
+"""In a run's warning that a comparison needs more blocks: a search compares nothing."""
+
+
+class View(Protocol):
+    """What a tuning tells while it goes on. `progress` is told of each run, None: it prints."""
+
+    progress: Progress | None
+
+    @property
+    def building(self) -> Progress:
+        """Who is told of what is built before the first run."""
+
+    def begin(self, text: str, budget: Budget) -> None:
+        """The tuning begins, or goes on."""
+
+    def measuring(self, stage: str, settings: int, blocks: int) -> None:
+        """A run begins."""
+
+    def say(self, text: str) -> None:
+        """Something to know."""
+
+    def so_far(self, outcomes: Sequence[Outcome], found: Sequence[Outcome]) -> None:
+        """What all runs showed, and the last one."""
+
+
+class _Words:
+    """How an outcome is told; the first outcome is that of the configuration as it is written."""
+
+    def __init__(self, question: Question) -> None:
+        self._objectives = question.objectives
+
+    def of(self, outcome: Outcome, outcomes: Sequence[Outcome]) -> str:
+        """As in `GOGC=50: 251 MiB, p99 8.4 ms, GC CPU 24 %; misses p99 <= 8ms`."""
+        if outcome.unusable:
+            return f"{outcome.setting.text}: no figures: {outcome.unusable}"
+        parts = ", ".join(
+            (
+                format_bytes(outcome.memory_bytes),
+                f"p99 {'–' if outcome.p99_ns is None else format_time(outcome.p99_ns)}",
+                f"GC CPU {_percent(outcome.gc_share)}",
+            )
+        )
+        missed = self.missed(outcome, outcomes)
+        more = [outcome.spiral] if outcome.spiral else []
+        more += [f"misses {text}" for text in missed]
+        return f"{outcome.setting.text}: {parts}" + "".join(f"; {text}" for text in more)
+
+    def missed(self, outcome: Outcome, outcomes: Sequence[Outcome]) -> list[str]:
+        """The objectives that a trial does not keep."""
+        written = outcomes[0].values
+        asked = shortfalls(self._objectives, outcome.values, written)
+        return [text for text, shortfall in asked.items() if shortfall > 0]
+
+
+def front_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The front so far, without those whose collector has taken over."""
+    return front((o for o in outcomes if not o.spiral), lambda o: o.point)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share * 100:.1f} %"
+
+
+class PlainView:
+    """One line for each trial, between the lines of the runs themselves."""
+
+    def __init__(self, console: Console, question: Question) -> None:
+        self.progress: Progress | None = _Lines(console)
+        self._lines = PlainProgress(console)
+        self._words = _Words(question)
+        self._budget: Budget | None = None
+
+    @property
+    def building(self) -> Progress:
+        """Lines too."""
+        return self._lines
+
+    def begin(self, text: str, budget: Budget) -> None:
+        """Tell what the tuning may take."""
+        self._budget = budget
+        self.say(text)
+
+    def measuring(self, stage: str, settings: int, blocks: int) -> None:
+        """Tell what is measured now."""
+        left = f", {_left(self._budget)}" if self._budget else ""
+        self.say(f"{STAGES[stage]}: {counted(settings * blocks, 'trial')}{left}")
+
+    def say(self, text: str) -> None:
+        """Tell it."""
+        self._lines.done(f"tune: {text}")
+
+    def so_far(self, outcomes: Sequence[Outcome], found: Sequence[Outcome]) -> None:
+        """Tell what the last run showed, and the front in a line."""
+        for outcome in found:
+            self.say(self._words.of(outcome, outcomes))
+        best = front_of(outcomes)
+        self.say(f"front so far: {counted(len(best), 'setting')} of {len(outcomes)}")
+
+
+class _Lines(PlainProgress):
+    """The lines of a run within, without what every run repeats."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._warned: set[str] = set()
+
+    def step(self, text: str) -> None:
+        """Every run prepares the same."""
+
+    def done(self, text: str) -> None:
+        """So that is no news."""
+
+    def warn(self, text: str) -> None:
+        """Print a warning once."""
+        if text not in self._warned and NO_VERDICT not in text:
+            self._warned.add(text)
+            super().warn(text)
+
+
+class TerminalView:
+    """Trials scroll up; the front so far stays at the bottom, and what is measured now."""
+
+    def __init__(self, console: Console, question: Question) -> None:
+        self.progress: Progress | None = _Inside(self)
+        self._console = console
+        self._words = _Words(question)
+        self._outcomes: Sequence[Outcome] = ()
+        self._budget: Budget | None = None
+        self._stage, self._doing = "", ""
+        self._warned: set[str] = set()
+        self._spinner = Spinner("dots", style="cyan")
+        self._live = Live(
+            console=console,
+            get_renderable=self.drawn,
+            refresh_per_second=8,
+            transient=True,
+            redirect_stderr=False,
+        )
+
+    @property
+    def building(self) -> Progress:
+        """What is done now."""
+        assert self.progress
+        return self.progress
+
+    def start(self) -> None:
+        """Begin drawing."""
+        self._live.start()
+
+    def stop(self) -> None:
+        """Stop drawing; what scrolled up stays."""
+        self._live.stop()
+
+    def begin(self, text: str, budget: Budget) -> None:
+        """Tell what the tuning may take, and draw."""
+        self._budget = budget
+        self.say(text)
+
+    def measuring(self, stage: str, settings: int, blocks: int) -> None:
+        """Show what is measured now."""
+        self._stage = f"{STAGES[stage]}, {counted(settings * blocks, 'trial')}"
+        self._doing = "starting"
+
+    def say(self, text: str) -> None:
+        """Scroll it up."""
+        self._console.print(f"[green]✓[/] {escape(text)}", highlight=False)
+
+    def so_far(self, outcomes: Sequence[Outcome], found: Sequence[Outcome]) -> None:
+        """Scroll up what the last run showed; the front is drawn."""
+        self._outcomes = tuple(outcomes)
+        for outcome in found:
+            good = outcome.point and not outcome.spiral
+            mark = "[green]✓[/]" if good else "[yellow]![/]"
+            text = escape(self._words.of(outcome, outcomes))
+            self._console.print(f"{mark} [dim]{text}[/]", highlight=False)
+
+    def doing(self, text: str) -> None:
+        """Show what the run does now."""
+        self._doing = text
+
+    def warn(self, text: str) -> None:
+        """Show a warning of a run, once."""
+        if text not in self._warned and NO_VERDICT not in text:
+            self._warned.add(text)
+            self._console.print(f"[yellow]![/] {escape(text)}", highlight=False)
+
+    def drawn(self) -> RenderableType:
+        """The front so far, and what is measured now."""
+        return Group(*([self._front()] if self._outcomes else []), self._last_line())
+
+    def _front(self) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2), title_justify="left")
+        table.add_column(f"front so far, of {counted(len(self._outcomes), 'trial')}", no_wrap=True)
+        for name in ("memory", "p99", "GC CPU"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True, overflow="ellipsis")
+        best = front_of(self._outcomes)
+        for outcome in best[:FRONT_ROWS]:
+            missed = self._words.missed(outcome, self._outcomes)
+            table.add_row(
+                Text(outcome.setting.text, "dim" if missed else "bold"),
+                format_bytes(outcome.memory_bytes),
+                format_time(outcome.p99_ns or 0),
+                _percent(outcome.gc_share),
+                Text(f"misses {', '.join(missed)}" if missed else "", "yellow"),
+            )
+        if len(best) > FRONT_ROWS:
+            table.add_row(Text(f"and {len(best) - FRONT_ROWS} more", "dim"))
+        return table
+
+    def _last_line(self) -> RenderableType:
+        left = f"  {_left(self._budget)}" if self._budget else ""
+        self._spinner.update(
+            text=Text.assemble(
+                f" {self._stage or 'preparing'}  ", (self._doing, "cyan"), (left, "dim")
+            )
+        )
+        return self._spinner
+
+
+def _left(budget: Budget) -> str:
+    return f"at most {format_seconds(max(0.0, budget.total_s - budget.used_s))} left"
+
+
+class _Inside:
+    """The progress of the run within: one line of it is enough."""
+
+    def __init__(self, view: TerminalView) -> None:
+        self._view = view
+        self._told_s = 0.0
+
+    def step(self, text: str) -> None:
+        """Preparation is what is done now."""
+        self._view.doing(text)
+
+    def done(self, text: str) -> None:
+        """Every run prepares the same: that is no news."""
+
+    def warn(self, text: str) -> None:
+        """Warnings are told once."""
+        self._view.warn(text)
+
+    def trials(self, total: int, done: int, estimate_ns: int) -> None:
+        """Their number is told with the stage."""
+
+    def trial_started(self, trial_id: str, node_id: str) -> None:
+        """It is handed to a node."""
+        self._view.doing(trial_id)
+
+    def snapshot(self, trial_id: str, snapshot: Mapping[str, Any]) -> None:
+        """Phase, memory and rate."""
+        if snapshot and time.monotonic() - self._told_s > 0.2:
+            self._told_s = time.monotonic()
+            self._view.doing(f"{trial_id}  {describe_snapshot(snapshot)}")
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """What it said is told when all of the run is read."""
+        if not record.valid:
+            first = next(f.text for f in record.findings if f.level == "invalid")
+            self._view.warn(f"{record.configuration}: {first}")
+
+    def left_ns(self, left_ns: int) -> None:
+        """The tuning has a countdown of its own."""
+
+
+@contextmanager
+def show_view(console: Console, question: Question) -> Iterator[View]:
+    """The view that fits where `console` writes to."""
+    if not console.is_terminal:
+        yield PlainView(console, question)
+        return
+    view = TerminalView(console, question)
+    view.start()
+    try:
+        yield view
+    finally:
+        view.stop()
