@@ -12,25 +12,24 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.live import Live
 from rich.markup import escape
-from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.capacity.words import FOR, bracket_text
 from orchestrator.progress import PlainProgress, Progress, describe_snapshot, format_seconds
+from orchestrator.seriesview import NO_VERDICT, LiveSeries, RunWithin
 from results.capacity.course import Course, Step, Tried
 from results.capacity.search import Bounds
-from results.record import TrialRecord
 
 BAR_COLUMNS: Final = 40
 _JUSTIFIED: Final[tuple[JustifyMethod, ...]] = ("left", "left", "right", "right")
 """Name, bar, interval and trials; what is left of the line is for the last answer."""
 
+MARKS: Final = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
+"""Whether the limits held, and how that is drawn; None: nothing was told."""
+
 _FIGURES: Final = re.compile(r"[0-9.,:]+")
-NO_VERDICT: Final = "no verdict can be reached"
-"""In a run's warning that a comparison needs more blocks: a search compares nothing."""
 
 
 class View(Protocol):
@@ -97,39 +96,21 @@ class _NewLines(PlainProgress):
         self._told_s[trial_id] = time.monotonic()
 
 
-class TerminalView:
+class TerminalView(LiveSeries):
     """Answers scroll up; the brackets stay at the bottom, and what is measured now."""
 
     def __init__(self, console: Console, bounds: Bounds) -> None:
-        self.progress: Progress = _Inside(self)
-        self._console = console
+        super().__init__(console)
+        self.progress: Progress = _Trial(self)
         self._bounds = bounds
         self._courses: Sequence[Course] = ()
         self._now: tuple[Course, Step] | None = None
-        self._doing = ""
         self._ends_s = 0.0
-        self._warned: set[str] = set()
-        self._spinner = Spinner("dots", style="cyan")
-        self._live = Live(
-            console=console,
-            get_renderable=self.drawn,
-            refresh_per_second=8,
-            transient=True,
-            redirect_stderr=False,
-        )
-
-    def start(self) -> None:
-        """Begin drawing."""
-        self._live.start()
-
-    def stop(self) -> None:
-        """Stop drawing; what scrolled up stays."""
-        self._live.stop()
 
     def begin(self, courses: Sequence[Course], most: str) -> None:
         """Tell what the search may take, and draw."""
         self._courses = courses
-        self._console.print(f"[green]✓[/] {escape(most)}", highlight=False)
+        self.scroll("✓", "green", escape(most))
 
     def trying(self, course: Course, step: Step, left_ns: float) -> None:
         """Show what is tried."""
@@ -141,20 +122,8 @@ class TerminalView:
         self._now = None
         self._ends_s = time.monotonic() + left_ns / 1e9
         holds = course.tried[-1].held.holds if course.tried else None
-        mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]?[/]"}[holds]
-        self._console.print(
-            f"{mark} {escape(course.configuration)}: [dim]{escape(text)}[/]", highlight=False
-        )
-
-    def doing(self, text: str) -> None:
-        """Show what the run does now."""
-        self._doing = text
-
-    def warn(self, text: str) -> None:
-        """Show a warning of a run, once."""
-        if text not in self._warned and NO_VERDICT not in text:
-            self._warned.add(text)
-            self._console.print(f"[yellow]![/] {escape(text)}", highlight=False)
+        mark, style = MARKS[holds]
+        self.scroll(mark, style, f"{escape(course.configuration)}: [dim]{escape(text)}[/]")
 
     def drawn(self) -> RenderableType:
         """The brackets, and the trial that runs."""
@@ -198,25 +167,8 @@ class TerminalView:
         return self._spinner
 
 
-class _Inside:
-    """The progress of the run within: one line of it is enough."""
-
-    def __init__(self, view: TerminalView) -> None:
-        self._view = view
-
-    def step(self, text: str) -> None:
-        """Preparation is what is done now."""
-        self._view.doing(text)
-
-    def done(self, text: str) -> None:
-        """Every run prepares the same: that is no news."""
-
-    def warn(self, text: str) -> None:
-        """Warnings are told once."""
-        self._view.warn(text)
-
-    def trials(self, total: int, done: int, estimate_ns: int) -> None:
-        """There is one."""
+class _Trial(RunWithin):
+    """A run of one trial, which is named already."""
 
     def trial_started(self, trial_id: str, node_id: str) -> None:
         """It is handed to a node."""
@@ -226,13 +178,6 @@ class _Inside:
         """Phase, memory and rate."""
         if snapshot:
             self._view.doing(describe_snapshot(snapshot))
-
-    def trial_finished(self, record: TrialRecord) -> None:
-        """What it said is told when all is read."""
-        self._view.doing("reading what it said")
-
-    def left_ns(self, left_ns: int) -> None:
-        """The search has a countdown of its own."""
 
 
 def bar(course: Course, now_rps: float | None = None) -> Text:
@@ -271,21 +216,16 @@ def _tried_rate(step: Step) -> str:
 
 
 def _last_answer(tried: Tried) -> Text:
-    word, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}[
-        tried.held.holds
-    ]
-    return Text.assemble((word, style), (f" {tried.rate_rps:,.0f}/s {tried.held.reason}", "dim"))
+    return Text.assemble(
+        MARKS[tried.held.holds], (f" {tried.rate_rps:,.0f}/s {tried.held.reason}", "dim")
+    )
 
 
 @contextmanager
 def show_view(console: Console, bounds: Bounds) -> Iterator[View]:
     """The view that fits where `console` writes to."""
-    if not console.is_terminal:
+    if console.is_terminal:
+        with TerminalView(console, bounds) as view:
+            yield view
+    else:
         yield PlainView(console)
-        return
-    view = TerminalView(console, bounds)
-    view.start()
-    try:
-        yield view
-    finally:
-        view.stop()

@@ -4,25 +4,22 @@ line for each trial.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.markup import escape
-from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.progress import (
     PlainProgress,
     Progress,
-    describe_snapshot,
     format_bytes,
     format_seconds,
 )
+from orchestrator.seriesview import NO_VERDICT, LiveSeries, RunWithin
 from orchestrator.tune.trialmatrix import Question
 from results.metrics import counted, format_time
 from results.record import TrialRecord
@@ -38,8 +35,6 @@ STAGES: Final = {
     "confirm": "confirmation",
 }
 FRONT_ROWS: Final = 10
-NO_VERDICT: Final = "no verdict can be reached"
-"""In a run's warning that a comparison needs more blocks: a search compares nothing."""
 
 
 class View(Protocol):
@@ -158,39 +153,22 @@ class _Lines(PlainProgress):
             super().warn(text)
 
 
-class TerminalView:
+class TerminalView(LiveSeries):
     """Trials scroll up; the front so far stays at the bottom, and what is measured now."""
 
     def __init__(self, console: Console, question: Question) -> None:
-        self.progress: Progress | None = _Inside(self)
-        self._console = console
+        super().__init__(console)
+        self.progress: Progress | None = _Runs(self)
         self._words = _Words(question)
         self._outcomes: Sequence[Outcome] = ()
         self._budget: Budget | None = None
-        self._stage, self._doing = "", ""
-        self._warned: set[str] = set()
-        self._spinner = Spinner("dots", style="cyan")
-        self._live = Live(
-            console=console,
-            get_renderable=self.drawn,
-            refresh_per_second=8,
-            transient=True,
-            redirect_stderr=False,
-        )
+        self._stage = ""
 
     @property
     def building(self) -> Progress:
         """What is done now."""
         assert self.progress
         return self.progress
-
-    def start(self) -> None:
-        """Begin drawing."""
-        self._live.start()
-
-    def stop(self) -> None:
-        """Stop drawing; what scrolled up stays."""
-        self._live.stop()
 
     def begin(self, text: str, budget: Budget) -> None:
         """Tell what the tuning may take, and draw."""
@@ -204,26 +182,15 @@ class TerminalView:
 
     def say(self, text: str) -> None:
         """Scroll it up."""
-        self._console.print(f"[green]✓[/] {escape(text)}", highlight=False)
+        self.scroll("✓", "green", escape(text))
 
     def so_far(self, outcomes: Sequence[Outcome], found: Sequence[Outcome]) -> None:
         """Scroll up what the last run showed; the front is drawn."""
         self._outcomes = tuple(outcomes)
         for outcome in found:
             good = outcome.point and not outcome.spiral
-            mark = "[green]✓[/]" if good else "[yellow]![/]"
-            text = escape(self._words.of(outcome, outcomes))
-            self._console.print(f"{mark} [dim]{text}[/]", highlight=False)
-
-    def doing(self, text: str) -> None:
-        """Show what the run does now."""
-        self._doing = text
-
-    def warn(self, text: str) -> None:
-        """Show a warning of a run, once."""
-        if text not in self._warned and NO_VERDICT not in text:
-            self._warned.add(text)
-            self._console.print(f"[yellow]![/] {escape(text)}", highlight=False)
+            mark, style = ("✓", "green") if good else ("!", "yellow")
+            self.scroll(mark, style, f"[dim]{escape(self._words.of(outcome, outcomes))}[/]")
 
     def drawn(self) -> RenderableType:
         """The front so far, and what is measured now."""
@@ -263,36 +230,8 @@ def _left(budget: Budget) -> str:
     return f"at most {format_seconds(max(0.0, budget.total_s - budget.used_s))} left"
 
 
-class _Inside:
-    """The progress of the run within: one line of it is enough."""
-
-    def __init__(self, view: TerminalView) -> None:
-        self._view = view
-        self._told_s = 0.0
-
-    def step(self, text: str) -> None:
-        """Preparation is what is done now."""
-        self._view.doing(text)
-
-    def done(self, text: str) -> None:
-        """Every run prepares the same: that is no news."""
-
-    def warn(self, text: str) -> None:
-        """Warnings are told once."""
-        self._view.warn(text)
-
-    def trials(self, total: int, done: int, estimate_ns: int) -> None:
-        """Their number is told with the stage."""
-
-    def trial_started(self, trial_id: str, node_id: str) -> None:
-        """It is handed to a node."""
-        self._view.doing(trial_id)
-
-    def snapshot(self, trial_id: str, snapshot: Mapping[str, Any]) -> None:
-        """Phase, memory and rate."""
-        if snapshot and time.monotonic() - self._told_s > 0.2:
-            self._told_s = time.monotonic()
-            self._view.doing(f"{trial_id}  {describe_snapshot(snapshot)}")
+class _Runs(RunWithin):
+    """Runs of several trials: what spoiled one is told at once."""
 
     def trial_finished(self, record: TrialRecord) -> None:
         """What it said is told when all of the run is read."""
@@ -300,19 +239,12 @@ class _Inside:
             first = next(f.text for f in record.findings if f.level == "invalid")
             self._view.warn(f"{record.configuration}: {first}")
 
-    def left_ns(self, left_ns: int) -> None:
-        """The tuning has a countdown of its own."""
-
 
 @contextmanager
 def show_view(console: Console, question: Question) -> Iterator[View]:
     """The view that fits where `console` writes to."""
-    if not console.is_terminal:
+    if console.is_terminal:
+        with TerminalView(console, question) as view:
+            yield view
+    else:
         yield PlainView(console, question)
-        return
-    view = TerminalView(console, question)
-    view.start()
-    try:
-        yield view
-    finally:
-        view.stop()
