@@ -138,7 +138,8 @@ def _layers(
     palette: Palette, scale: _Scale, runs: int, domain: tuple[float, float]
 ) -> list[alt.Chart]:
     x_scale = alt.Scale(domain=[0.5, runs + 0.5], nice=False)
-    ticks = alt.Axis(grid=False, values=list(range(1, runs + 1, math.ceil(runs / TICKS_MAX))))
+    places = list(range(1, runs + 1, math.ceil(runs / TICKS_MAX)))
+    ticks = alt.Axis(grid=False, values=places, format="d")
     x = alt.X("place:Q", title="run", scale=x_scale, axis=ticks)
     axis = alt.Axis(tickCount=4, format=scale.form)
     y = alt.Y("value:Q", title=scale.title, scale=alt.Scale(domain=list(domain)), axis=axis)
