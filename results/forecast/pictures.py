@@ -12,7 +12,7 @@ from results.forecast.forecast import UNTRUSTED, Forecast
 from results.forecast.levels import Dimension
 from results.forecast.overtime import Continued
 from results.metrics import METRICS, Metric
-from results.report.colours import coloured
+from results.report.colours import AXIS, coloured
 from results.report.images import FONT, SCALE, with_own_ids
 
 Drawn = Any
@@ -35,14 +35,7 @@ _CONFIG: Final[dict[str, Any]] = {
     "background": "var(--card)",
     "padding": 18,
     "view": {"stroke": None},
-    "axis": {
-        "labelColor": "var(--muted)",
-        "titleColor": "var(--muted)",
-        "titleFontWeight": "normal",
-        "gridColor": "var(--line)",
-        "domainColor": "var(--line)",
-        "tickColor": "var(--line)",
-    },
+    "axis": AXIS,
     "title": {
         "anchor": "start",
         "color": "var(--fg)",

@@ -13,6 +13,8 @@ import altair as alt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from results.report.colours import AXIS
+
 COLOURS: Final = 8
 """Colours of configurations in the style sheet; more configurations begin again."""
 
@@ -25,16 +27,7 @@ _CONFIG: Final[dict[str, Any]] = {
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
     "mark": {"aria": False},
-    "axis": {
-        "labelColor": "var(--muted)",
-        "titleColor": "var(--muted)",
-        "titleFontWeight": "normal",
-        "gridColor": "var(--line)",
-        "domainColor": "var(--line)",
-        "tickColor": "var(--line)",
-        "labelFontSize": 11,
-        "titleFontSize": 11,
-    },
+    "axis": AXIS | {"labelFontSize": 11, "titleFontSize": 11},
     # Titles lie on top and labels have one width: charts below each other share their time.
     "axisY": {
         "minExtent": 46,

@@ -1,4 +1,7 @@
-"""The light colours of the page, for pictures that have no style sheet: `style.css` holds them."""
+"""The colours of the page for charts, and in light for pictures that have no style sheet.
+
+`style.css` holds them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,16 @@ import re
 from functools import cache
 from importlib import resources
 from typing import Any, Final
+
+AXIS: Final = {
+    "labelColor": "var(--muted)",
+    "titleColor": "var(--muted)",
+    "titleFontWeight": "normal",
+    "gridColor": "var(--line)",
+    "domainColor": "var(--line)",
+    "tickColor": "var(--line)",
+}
+"""What the axes of all charts look like, for Vega-Lite's `config`."""
 
 _NAMED: Final = re.compile(r"var\((--[\w-]+)\)")
 

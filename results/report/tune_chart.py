@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import altair as alt
 
-from results.report.colours import coloured, light_colours
+from results.report.colours import AXIS, coloured, light_colours
+from results.report.images import FONT, SCALE
 from results.signoff.objectives import Objective
 from results.tuning.front import front
 from results.tuning.outcomes import Confirmed, Outcome
@@ -19,8 +20,6 @@ from results.tuning.settings import MIB
 
 WIDTH: Final = 760
 HEIGHT: Final = 420
-SCALE: Final = 2.0
-FONT: Final = "Liberation Sans"
 _STEPS: Final = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
 Rows = list[dict[str, Any]]
 
@@ -61,14 +60,12 @@ def tuning_spec(tuned: Tuned, best: Recommendation | None, service: str) -> dict
         )
     )
     spec: dict[str, Any] = chart.to_dict(validate=False)
-    axis = {"labelColor": "var(--muted)", "titleColor": "var(--muted)"}
-    axis |= {"titleFontWeight": "normal", "domainColor": "var(--line)", "tickColor": "var(--line)"}
     spec["config"] = {
         "font": FONT,
         "background": light_colours()["--card"],
         "padding": 20,
         "view": {"stroke": None},
-        "axis": axis | {"gridColor": "var(--line)", "gridOpacity": 0.6},
+        "axis": AXIS | {"gridOpacity": 0.6},
         "legend": {"labelColor": "var(--muted)", "titleColor": "var(--muted)"},
     }
     plain: dict[str, Any] = json.loads(json.dumps(coloured(spec)))
