@@ -64,7 +64,10 @@ main()
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong for a while; times in seconds since the first row."""
+    """Something that goes wrong for a while; times in seconds of load, whatever the machine does.
+
+    A load that stands still for a second is as far as it was, so a fault meets the same rows.
+    """
 
     kind: str
     at_s: float
@@ -194,6 +197,8 @@ class FaultyPipe:
     agent: AgentProcess = field(init=False)
     link: Link = field(init=False)
     _slow_spool_s: float = 0.0
+    _sent_rows: int = 0
+    _ended_s: float | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
@@ -247,6 +252,7 @@ class FaultyPipe:
             for thread in hurting:
                 thread.start()
             self._send(spool, plan)
+            self._ended_s = time.monotonic()
             spool.finish(record().to_json(), None)
             found = wait_delivered(self.spool, TRIAL, DELIVERY_TIMEOUT_S, self.agent)
             for thread in hurting:
@@ -261,14 +267,26 @@ class FaultyPipe:
         for number in range(plan.rows // BATCH_ROWS):
             time.sleep(max(0.0, began_s + number * BATCH_ROWS / RATE_ROWS_S - time.monotonic()))
             writers[number % plan.processes].write(_rows(number * BATCH_ROWS))
+            self._sent_rows += BATCH_ROWS
 
     def _hurt(self, fault: Fault) -> None:
         begin, end = self._doing(fault.kind)
-        time.sleep(fault.at_s)
+        while self._load_s < fault.at_s:
+            time.sleep(0.005)
         with self._lock if fault.kind.endswith("killed") else contextlib.nullcontext():
             begin()
-            time.sleep(fault.for_s)
+            until_s = self._load_s + fault.for_s
+            while self._load_s < until_s:
+                time.sleep(0.005)
+                if fault.kind.endswith("disk full"):
+                    begin()  # the agent deletes what it delivered: the disk is to stay full
             end()
+
+    @property
+    def _load_s(self) -> float:
+        """How far the load is: by its rows, and by the clock once it has ended."""
+        since_end_s = 0.0 if self._ended_s is None else time.monotonic() - self._ended_s
+        return self._sent_rows / RATE_ROWS_S + since_end_s
 
     def _doing(self, kind: str) -> tuple[Callable[[], object], Callable[[], object]]:
         return {
@@ -377,7 +395,7 @@ def _unmount(folder: Path) -> None:
 
 def _fill(disk: Path) -> None:
     ballast = disk / f".ballast-{threading.get_ident()}"
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
         while True:
             file.write(bytes(65536))
 
