@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from orchestrator import cache
 from orchestrator.interrupt import Stop, stop_on_interrupt
 from orchestrator.progress import Progress
 from orchestrator.progressevents import EventProgress, forward
+from results.archive import Archive
 from results.errors import (
     EnvironmentLacks,
     HeapgateError,
@@ -37,17 +39,56 @@ READER_S = 5.0
 """A process that holds the pipe open after the run must not hold us."""
 
 
-@contextmanager
-def resumable() -> Iterator[tuple[Path, Stop]]:
-    """A scratch folder, and what says that the user stops the whole series.
+@dataclass(frozen=True, slots=True)
+class RunSeries:
+    """What the runs of a series share: paths in their matrices count from the folder of
+    `matrix_path`, and what the user stops is the whole series. `folder` is scratch.
+    """
 
-    What was measured is kept, and the same command goes on: raises Interrupted with these words.
+    matrix_path: Path
+    archive: Archive
+    console: Console
+    folder: Path
+    stop: Stop
+
+    def run(
+        self,
+        document: dict[str, Any],
+        more: dict[str, Any],
+        progress: Progress | None = None,
+        resume: str = "",
+    ) -> None:
+        """One more run of a matrix, marked with `more`; or go on with the run `resume`.
+
+        `progress` is told what happens, else the run prints it itself. What was measured is in the
+        archive. Raises as a run does, but not RunIncomplete.
+        """
+        path = self.folder / "matrix.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        order = Order(
+            text_path=str(path),
+            matrix_path=str(self.matrix_path),
+            archive=str(self.archive.path),
+            more=more,
+            to_stderr=self.console.stderr,
+            columns=None if self.console.is_terminal else self.console.width,
+            resume=resume,
+        )
+        run_in_process(order, self.folder, self.stop, progress)
+        self.stop.check()
+
+
+@contextmanager
+def resumable(matrix_path: Path, archive: Path, console: Console) -> Iterator[RunSeries]:
+    """A series that goes on where it was when the user stops it and gives the same command again.
+
+    Raises Interrupted with these words.
     """
     stop = Stop()
     kept = "what was measured is kept, the same command goes on"
     with stop_on_interrupt(stop, lambda: None, kept), cache.scratch() as folder:
         try:
-            yield folder, stop
+            yield RunSeries(matrix_path.resolve(), Archive.create(archive), console, folder, stop)
         except HeapgateError:
             # An interrupt reaches git and compilers too: what they say then is no news.
             if stop.is_set():
@@ -68,7 +109,7 @@ def chosen(what: str, asked: str | None, there: list[str], usual: str | None = N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What to run: a matrix as text, whose paths count from the folder of `matrix_path`.
+    """What a process is to run: a matrix as text; its paths count from the folder of `matrix_path`.
 
     `more` is added to the run's document; `to_stderr` is where progress goes, `columns` how wide.
     With `as_events` it goes to whoever gave the order instead (`progressevents`). `resume` is a run
@@ -90,8 +131,7 @@ def run_in_process(
 ) -> None:
     """Run it, and pass on what asks to stop. Raises as the run did, but not RunIncomplete.
 
-    `progress` is told what happens, else the run prints it itself. What was measured is in the
-    archive. The process has a session of its own, so that a terminal's Ctrl-C reaches it once,
+    The process has a session of its own, so that a terminal's Ctrl-C reaches it once,
     through us; it stops when its standard input is closed, and so with us.
     """
     path, answer = folder / "order.json", folder / "answer.json"

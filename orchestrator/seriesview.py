@@ -1,4 +1,4 @@
-"""What a series of runs shows on a terminal, whatever it is for: what each does, warnings once.
+"""What a series of runs shows, whatever it is for: what each run does, and warnings once.
 
 A search or a tuning makes one run after the other. What all of them tell alike is no news; what
 they found is told by the view of the series itself.
@@ -6,6 +6,7 @@ they found is told by the view of the series itself.
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 
-from orchestrator.progress import describe_snapshot
+from orchestrator.progress import PlainProgress, describe_snapshot
 from results.record import TrialRecord
 
 NO_VERDICT: Final = "no verdict can be reached"
@@ -25,6 +26,43 @@ NO_VERDICT: Final = "no verdict can be reached"
 
 LOOK_S: Final = 0.2
 """Between two looks at a running trial that are shown: more often nobody can read."""
+
+
+_FIGURES: Final = re.compile(r"[0-9.,:]+")
+
+
+class PlainSeries(PlainProgress):
+    """Lines, where nothing can be drawn: what an earlier run told is not told again."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._told: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Print what the series itself has to tell."""
+        self._line(text)
+
+    def step(self, text: str) -> None:
+        """Print that a piece of preparation begins."""
+        if self._is_new(text):
+            super().step(text)
+
+    def done(self, text: str) -> None:
+        """Print that it is over."""
+        if self._is_new(text):
+            super().done(text)
+
+    def warn(self, text: str) -> None:
+        """Print a warning that is about a series too."""
+        if NO_VERDICT not in text and self._is_new(text):
+            super().warn(text)
+
+    def _is_new(self, text: str) -> bool:
+        """Whether nothing alike was told; other figures don't make it news."""
+        known = _FIGURES.sub("#", text)
+        new = known not in self._told
+        self._told.add(known)
+        return new
 
 
 class LiveSeries(ABC):

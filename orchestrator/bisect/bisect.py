@@ -25,15 +25,13 @@ from orchestrator.bisect.revisions import SHORT, Commit, Repository, required_re
 from orchestrator.builds import toolchains
 from orchestrator.builds.binaries import flags_of
 from orchestrator.builds.builds import build_go
-from orchestrator.interrupt import Stop
 from orchestrator.matrix import axes, values
 from orchestrator.matrix.arrivals import recordings
 from orchestrator.matrix.matrix import Matrix, load_matrix
 from orchestrator.plan import estimate_ns
 from orchestrator.progress import PlainProgress, format_seconds
-from orchestrator.runseries import Order, chosen, resumable, run_in_process
+from orchestrator.runseries import RunSeries, chosen, resumable
 from orchestrator.systems import require_linux
-from results.archive import Archive
 from results.compare import Row
 from results.errors import RunIncomplete, UserError
 from results.files import file_digest
@@ -78,29 +76,18 @@ def bisect(matrix_path: Path, asked: Asked, archive: Path, console: Console) -> 
     can't be told apart, Interrupted when the user stops it.
     """
     require_linux("a bisection")
-    with resumable() as (folder, stop):
-        return _Bisection(matrix_path, asked, archive, console, folder, stop).outcome()
+    with resumable(matrix_path, archive, console) as series:
+        return _Bisection(matrix_path, asked, series).outcome()
 
 
 class _Bisection:
     """One bisection while it goes on."""
 
-    def __init__(
-        self,
-        matrix_path: Path,
-        asked: Asked,
-        archive: Path,
-        console: Console,
-        folder: Path,
-        stop: Stop,
-    ) -> None:
-        self._matrix_path = matrix_path.resolve()
-        self._stop = stop
+    def __init__(self, matrix_path: Path, asked: Asked, series: RunSeries) -> None:
         self._asked = asked
-        self._archive = Archive.create(archive)
-        self._console = console
-        self._folder = folder
-        self._progress = PlainProgress(console)
+        self._series = series
+        self._archive = series.archive
+        self._progress = PlainProgress(series.console)
         self._written = load_matrix(matrix_path)
         self._repository = _repository(self._written)
         self._good = self._repository.resolve(asked.good)
@@ -141,11 +128,11 @@ class _Bisection:
         matrix = self._written
         service, configuration = matrix.document.service, self._configuration()
         assert service.go
-        self._stop.check()
+        self._series.stop.check()
         written = matrix.configurations[configuration]
         build = written.build.model_copy(update={"trimpath": True})
         toolchain = toolchains.ensure(written.go or "", progress=self._progress.step)
-        with self._stop.breaks_off():
+        with self._series.stop.breaks_off():
             return build_go(
                 toolchain,
                 self._repository.source(commit),
@@ -189,11 +176,11 @@ class _Bisection:
         }
 
     def _matrix_for(self, commit: str, number: int) -> Matrix:
-        path = self._folder / "matrix.yaml"
+        path = self._series.folder / "matrix.yaml"
         path.write_text(
             yaml.safe_dump(self._document(commit, number), sort_keys=False), encoding="utf-8"
         )
-        return load_matrix(path, relative_to=self._matrix_path.parent)
+        return load_matrix(path, relative_to=self._series.matrix_path.parent)
 
     def _key_of_all(self) -> str:
         """What all runs of this bisection have in common, and no other's."""
@@ -216,18 +203,9 @@ class _Bisection:
 
     def _measure(self, commit: Commit) -> None:
         """One more run of a commit. Raises what ends the whole bisection."""
-        self._stop.check()
-        self._matrix_for(commit.sha, len(self._runs(commit.sha)))
-        order = Order(
-            text_path=str(self._folder / "matrix.yaml"),
-            matrix_path=str(self._matrix_path),
-            archive=str(self._archive.path),
-            more={"bisect": self._mark(commit.sha)},
-            to_stderr=self._console.stderr,
-            columns=None if self._console.is_terminal else self._console.width,
-        )
-        run_in_process(order, self._folder, self._stop)
-        self._stop.check()
+        self._series.stop.check()
+        document = self._document(commit.sha, len(self._runs(commit.sha)))
+        self._series.run(document, {"bisect": self._mark(commit.sha)})
 
     def _row(self, runs: list[str]) -> Row | None:
         """What runs show of the metric together; None when no trial was valid."""

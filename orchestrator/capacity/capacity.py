@@ -13,17 +13,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import yaml
 from rich.console import Console
 
 from orchestrator.capacity.trialmatrix import OVERLOAD, Asked, Question
 from orchestrator.capacity.view import View, show_view
 from orchestrator.capacity.words import said_of, said_of_overload
-from orchestrator.interrupt import Stop
 from orchestrator.progress import format_seconds
-from orchestrator.runseries import Order, resumable, run_in_process
+from orchestrator.runseries import RunSeries, resumable
 from orchestrator.systems import require_linux
-from results.archive import Archive, RunEntry
+from results.archive import RunEntry
 from results.capacity.course import CONFIRMING, Course, Purpose, Purse, Step, Tried, written_rate
 from results.capacity.holds import Held, held
 from results.capacity.overload import read_overload
@@ -44,28 +42,21 @@ def find_capacity(matrix_path: Path, asked: Asked, archive: Path, console: Conso
     """
     require_linux("a search of the capacity")
     question = Question(matrix_path, asked)
-    with resumable() as (folder, stop), show_view(console, question.bounds) as view:
-        return _Capacity(question, Archive.create(archive), console, view, folder, stop).found()
+    with (
+        resumable(matrix_path, archive, console) as series,
+        show_view(console, question.bounds) as view,
+    ):
+        return _Capacity(question, series, view).found()
 
 
 class _Capacity:
     """One search while it goes on."""
 
-    def __init__(
-        self,
-        question: Question,
-        archive: Archive,
-        console: Console,
-        view: View,
-        folder: Path,
-        stop: Stop,
-    ) -> None:
+    def __init__(self, question: Question, series: RunSeries, view: View) -> None:
         self._question = question
-        self._archive = archive
-        self._console = console
+        self._series = series
+        self._archive = series.archive
         self._view = view
-        self._folder = folder
-        self._stop = stop
         self._courses = [
             Course(
                 name,
@@ -135,7 +126,7 @@ class _Capacity:
         )
 
     def _go_on(self, course: Course) -> None:
-        self._stop.check()
+        self._series.stop.check()
         step = course.next_step(self._purse(course))
         if step is None:
             return
@@ -191,18 +182,8 @@ class _Capacity:
         return self._question.asked_of(course.configuration)
 
     def _measure(self, course: Course, step: Step) -> None:
-        path = self._folder / "matrix.yaml"
-        path.write_text(yaml.safe_dump(self._document(course, step), sort_keys=False), "utf-8")
-        order = Order(
-            text_path=str(path),
-            matrix_path=str(self._question.matrix_path),
-            archive=str(self._archive.path),
-            more=self._marks(course, step),
-            to_stderr=self._console.stderr,
-            columns=None if self._console.is_terminal else self._console.width,
-        )
-        run_in_process(order, self._folder, self._stop, self._view.progress)
-        self._stop.check()
+        document, marks = self._document(course, step), self._marks(course, step)
+        self._series.run(document, marks, self._view.progress)
 
     def _document(self, course: Course, step: Step) -> dict[str, Any]:
         name, number = course.configuration, course.trials

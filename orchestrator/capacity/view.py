@@ -5,7 +5,6 @@ a line for each answer.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.capacity.words import FOR, bracket_text
-from orchestrator.progress import PlainProgress, Progress, describe_snapshot, format_seconds
-from orchestrator.seriesview import NO_VERDICT, LiveSeries, RunWithin
+from orchestrator.progress import Progress, describe_snapshot, format_seconds
+from orchestrator.seriesview import LiveSeries, PlainSeries, RunWithin
 from results.capacity.course import Course, Step, Tried
 from results.capacity.search import Bounds
 
@@ -28,8 +27,6 @@ _JUSTIFIED: Final[tuple[JustifyMethod, ...]] = ("left", "left", "right", "right"
 
 MARKS: Final = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 """Whether the limits held, and how that is drawn; None: nothing was told."""
-
-_FIGURES: Final = re.compile(r"[0-9.,:]+")
 
 
 class View(Protocol):
@@ -51,42 +48,27 @@ class PlainView:
     """A line for each trial and one for its answer."""
 
     def __init__(self, console: Console) -> None:
-        self._lines = _NewLines(console)
+        self._lines = _Lines(console)
         self.progress: Progress = self._lines
 
     def begin(self, courses: Sequence[Course], most: str) -> None:
         """Tell what the search may take."""
-        self._lines.done(f"capacity: {most}")
+        self._lines.say(f"capacity: {most}")
 
     def trying(self, course: Course, step: Step, left_ns: float) -> None:
         """Tell what is tried."""
-        self._lines.done(
+        self._lines.say(
             f"capacity: {course.configuration}: trial {_place(course, 1)}, {_tried_rate(step)}; "
             f"up to {format_seconds(left_ns / 1e9)} left"
         )
 
     def answered(self, course: Course, text: str, left_ns: float) -> None:
         """Tell what came of it."""
-        self._lines.done(f"capacity: {course.configuration}: {text}")
+        self._lines.say(f"capacity: {course.configuration}: {text}")
 
 
-class _NewLines(PlainProgress):
-    """The lines of many runs that prepare the same: what is told already is not told again."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._told: set[str] = set()
-
-    def _line(self, text: str) -> None:
-        known = _FIGURES.sub("#", text)
-        if text.startswith(" ") or text.startswith("capacity:") or known not in self._told:
-            self._told.add(known)
-            super()._line(text)
-
-    def warn(self, text: str) -> None:
-        """Print a warning that is about a search too."""
-        if NO_VERDICT not in text:
-            super().warn(text)
+class _Lines(PlainSeries):
+    """The lines of runs of one trial."""
 
     def trials(self, total: int, done: int, estimate_ns: int) -> None:
         """Print nothing: there is one."""

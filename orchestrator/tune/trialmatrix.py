@@ -186,11 +186,11 @@ class Question:
         least = blocks_at_least(self.matrix.document.comparison.confidence, 1)
         return max(least, self.matrix.trials)
 
-    def load(self, document: dict[str, Any], folder: Path) -> tuple[Path, Matrix]:
-        """A document as a file in a folder, and as a matrix."""
+    def load(self, document: dict[str, Any], folder: Path) -> Matrix:
+        """A document as a matrix, by a file in a folder."""
         path = folder / "matrix.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-        return path, load_matrix(path, relative_to=self.matrix_path.parent)
+        return load_matrix(path, relative_to=self.matrix_path.parent)
 
     # What all runs have in common
 
@@ -199,7 +199,7 @@ class Question:
         written = self.asked.written
         settings = [Setting(written.gogc, written.memlimit_bytes, o) for o in self.asked.others]
         document = self.short(settings, 0)
-        _, matrix = self.load(document, folder)
+        matrix = self.load(document, folder)
         builds = prepare_binaries(matrix, progress).to_plain()
         traffic = [matrix.scenario(self.workload), *recordings(matrix)]
         parts = [
@@ -214,7 +214,7 @@ class Question:
     def budget(self, folder: Path) -> Budget:
         """What may be measured. Raises UserError when nothing could be confirmed in the time."""
         short_s, long_s = (
-            estimate_ns(self.load(document, folder)[1]) / 1e9
+            estimate_ns(self.load(document, folder)) / 1e9
             for document in (self.short([self.asked.written], 0), self.longer([Setting()], 0))
         )
         wanted = self.wanted

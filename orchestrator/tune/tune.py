@@ -16,13 +16,12 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.interrupt import Stop
 from orchestrator.progress import format_seconds
-from orchestrator.runseries import Order, resumable, run_in_process
+from orchestrator.runseries import RunSeries, resumable
 from orchestrator.systems import require_linux
 from orchestrator.tune.trialmatrix import Question
 from orchestrator.tune.view import View, show_view
-from results.archive import Archive, RunEntry
+from results.archive import RunEntry
 from results.errors import RunIncomplete, UserError
 from results.metrics import counted
 from results.record import planned_id
@@ -40,9 +39,12 @@ def tune(question: Question, archive: Path, console: Console) -> tuple[Tuned, li
     when nothing can be told, Interrupted when the user stops it.
     """
     require_linux("a tuning")
-    with resumable() as (folder, stop), show_view(console, question) as view:
-        made = _Runs(question, Archive.create(archive), console, view, folder, stop)
-        budget = question.budget(folder)
+    with (
+        resumable(question.matrix_path, archive, console) as series,
+        show_view(console, question) as view,
+    ):
+        made = _Runs(question, series, view)
+        budget = question.budget(series.folder)
         if budget.total_s < budget.least_s:
             raise UserError(
                 f"--budget {format_seconds(budget.total_s)} is too short: a tuning with "
@@ -62,21 +64,11 @@ def tune(question: Question, archive: Path, console: Console) -> tuple[Tuned, li
 class _Runs:
     """Measures for a tuning: each question is a run, unless the archive has its answer."""
 
-    def __init__(
-        self,
-        question: Question,
-        archive: Archive,
-        console: Console,
-        view: View,
-        folder: Path,
-        stop: Stop,
-    ) -> None:
+    def __init__(self, question: Question, series: RunSeries, view: View) -> None:
         self._question = question
-        self._archive = archive
-        self._console = console
+        self._series = series
+        self._archive = series.archive
         self._view = view
-        self._folder = folder
-        self._stop = stop
         self._key = ""
         self._asked: Counter[str] = Counter()
         self.run_ids: list[str] = []
@@ -117,12 +109,13 @@ class _Runs:
 
     def _made(self, stage: str, settings: Sequence[Setting], document: dict[str, Any]) -> str:
         """The run that answers: an archived one, one that is gone on with, or a new one."""
-        self._stop.check()
+        self._series.stop.check()
         mark = self._mark(stage, settings, document)
         found = self._found(mark)
         if found is None or not self._answers(found):
             self._view.measuring(stage, len(settings) + (stage == "confirm"), document["trials"])
-            self._measure(document, mark, found)
+            resume = found.run_id if found else ""
+            self._series.run(document, {"tune": mark}, self._view.progress, resume)
             found = self._found(mark)
         if found is None or not self._answers(found):
             raise RunIncomplete("a run of the tuning left no answer")
@@ -132,7 +125,7 @@ class _Runs:
     def _mark(
         self, stage: str, settings: Sequence[Setting], document: dict[str, Any]
     ) -> dict[str, Any]:
-        self._key = self._key or self._question.key(self._folder, self._view.building)
+        self._key = self._key or self._question.key(self._series.folder, self._view.progress)
         mark: dict[str, Any] = {
             "key": self._key,
             "stage": stage,
@@ -157,19 +150,3 @@ class _Runs:
         tried = {planned_id(r.trial_id) for r in self._archive.records(run.run_id)}
         planned = {trial["trial_id"] for trial in run.document["planned"]}
         return run.status == "incomplete" and tried == planned
-
-    def _measure(
-        self, document: dict[str, Any], mark: dict[str, Any], broken: RunEntry | None
-    ) -> None:
-        path, _ = self._question.load(document, self._folder)
-        order = Order(
-            text_path=str(path),
-            matrix_path=str(self._question.matrix_path),
-            archive=str(self._archive.path),
-            more={"tune": mark},
-            to_stderr=self._console.stderr,
-            columns=None if self._console.is_terminal else self._console.width,
-            resume=broken.run_id if broken else "",
-        )
-        run_in_process(order, self._folder, self._stop, self._view.progress)
-        self._stop.check()

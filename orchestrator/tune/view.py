@@ -13,13 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.progress import (
-    PlainProgress,
-    Progress,
-    format_bytes,
-    format_seconds,
-)
-from orchestrator.seriesview import NO_VERDICT, LiveSeries, RunWithin
+from orchestrator.progress import Progress, format_bytes, format_seconds
+from orchestrator.seriesview import LiveSeries, PlainSeries, RunWithin
 from orchestrator.tune.trialmatrix import Question
 from results.metrics import counted, format_time
 from results.record import TrialRecord
@@ -38,13 +33,9 @@ FRONT_ROWS: Final = 10
 
 
 class View(Protocol):
-    """What a tuning tells while it goes on. `progress` is told of each run, None: it prints."""
+    """What a tuning tells while it goes on; `progress` is told what each run does."""
 
-    progress: Progress | None
-
-    @property
-    def building(self) -> Progress:
-        """Who is told of what is built before the first run."""
+    progress: Progress
 
     def begin(self, text: str, budget: Budget) -> None:
         """The tuning begins, or goes on."""
@@ -101,15 +92,10 @@ class PlainView:
     """One line for each trial, between the lines of the runs themselves."""
 
     def __init__(self, console: Console, question: Question) -> None:
-        self.progress: Progress | None = _Lines(console)
-        self._lines = PlainProgress(console)
+        self._lines = PlainSeries(console)
+        self.progress: Progress = self._lines
         self._words = _Words(question)
         self._budget: Budget | None = None
-
-    @property
-    def building(self) -> Progress:
-        """Lines too."""
-        return self._lines
 
     def begin(self, text: str, budget: Budget) -> None:
         """Tell what the tuning may take."""
@@ -123,7 +109,7 @@ class PlainView:
 
     def say(self, text: str) -> None:
         """Tell it."""
-        self._lines.done(f"tune: {text}")
+        self._lines.say(f"tune: {text}")
 
     def so_far(self, outcomes: Sequence[Outcome], found: Sequence[Outcome]) -> None:
         """Tell what the last run showed, and the front in a line."""
@@ -133,42 +119,16 @@ class PlainView:
         self.say(f"front so far: {counted(len(best), 'setting')} of {len(outcomes)}")
 
 
-class _Lines(PlainProgress):
-    """The lines of a run within, without what every run repeats."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._warned: set[str] = set()
-
-    def step(self, text: str) -> None:
-        """Every run prepares the same."""
-
-    def done(self, text: str) -> None:
-        """So that is no news."""
-
-    def warn(self, text: str) -> None:
-        """Print a warning once."""
-        if text not in self._warned and NO_VERDICT not in text:
-            self._warned.add(text)
-            super().warn(text)
-
-
 class TerminalView(LiveSeries):
     """Trials scroll up; the front so far stays at the bottom, and what is measured now."""
 
     def __init__(self, console: Console, question: Question) -> None:
         super().__init__(console)
-        self.progress: Progress | None = _Runs(self)
+        self.progress: Progress = _Runs(self)
         self._words = _Words(question)
         self._outcomes: Sequence[Outcome] = ()
         self._budget: Budget | None = None
         self._stage = ""
-
-    @property
-    def building(self) -> Progress:
-        """What is done now."""
-        assert self.progress
-        return self.progress
 
     def begin(self, text: str, budget: Budget) -> None:
         """Tell what the tuning may take, and draw."""

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from orchestrator import runseries
 from orchestrator.bisect import bisect as module
 from orchestrator.bisect.bisect import FRUITLESS_MAX, ROUNDS_MAX, Asked
 from orchestrator.bisect.bisection import Outcome
@@ -42,7 +43,7 @@ class Machine:
     runs: list[str] = field(default_factory=list)
     stops_at: int | None = None
 
-    def __call__(self, order: Order, folder: Path, stop: Stop) -> None:
+    def __call__(self, order: Order, folder: Path, stop: Stop, _progress: object) -> None:
         if self.stops_at == len(self.runs):
             stop.set()
             raise Interrupted("stopped")
@@ -84,7 +85,7 @@ def bisected(service: GitService, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     matrix = service.matrix(tmp_path, CONFIGURATIONS)
 
     def call(machine: Machine, worse_by: float | None = None) -> Outcome:
-        monkeypatch.setattr(module, "run_in_process", machine)
+        monkeypatch.setattr(runseries, "run_in_process", machine)
         asked = Asked(service.commits["first"], "main", "peak_rss", worse_by=worse_by)
         return module.bisect(matrix, asked, tmp_path / "archive", Console(file=io.StringIO()))
 
