@@ -26,6 +26,9 @@ SPOILED_MAX: Final = 3
 CONFIRMING: Final = 2
 """Trials that are kept back for confirmation: at the lower bound and one step above."""
 
+WIDE: Final = 2.0
+"""Ends of an interval that are further apart than this say little: the search goes first."""
+
 OVERLOADS_MAX: Final = 2
 """An overload that says nothing is tried once more."""
 
@@ -118,9 +121,8 @@ class Course:
     def next_step(self, purse: Purse) -> Step | None:
         """What to do next with what is left; None when there is nothing more to learn."""
         ahead = int(self._overload_is_due)
-        # Until a rate held there is nothing to keep anything back for.
-        enough = purse.affords(1 + CONFIRMING, ahead) if self._has_held else purse.affords(1)
-        if self.end == "searching" and enough:
+        trials, overloads = self._kept_back
+        if self.end == "searching" and purse.affords(1 + trials, overloads):
             return Step(Purpose.search, written_rate(self.search.next_rps()))
         if self.end in ("below", "stuck") or not self._has_held:
             return None
@@ -238,6 +240,19 @@ class Course:
     @property
     def _has_held(self) -> bool:
         return any(answer.holds for answer in self.search.answers)
+
+    @property
+    def _kept_back(self) -> tuple[int, int]:
+        """Trials and overloads that the search leaves for what comes after it.
+
+        Until a rate held there is nothing to keep anything back for; and while the answer is wide,
+        a further trial tells more than what lies a step above it or beyond.
+        """
+        if not self._has_held:
+            return 0, 0
+        if not self.bracketed or self.interval.high > WIDE * self.interval.low:
+            return 1, 0
+        return CONFIRMING, int(self._overload_is_due)
 
     @property
     def _confirmation_is_due(self) -> bool:

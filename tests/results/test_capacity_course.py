@@ -71,6 +71,19 @@ def test_no_more_is_spent_than_was_told(capacity_rps: float, trials: int, over: 
     assert len(course.overloads) <= int(over)
 
 
+@pytest.mark.parametrize("trials", [5, 6, 7, 8, 9])
+def test_few_trials_go_to_the_search_while_its_answer_is_wide(trials: int) -> None:
+    course = gone(carries(730), Course("d", replace(BOUNDS, trials_max=trials), 100), trials)
+    searched = Course("d", course.bounds, 100)
+    for tried in course.tried[: purposes(course).index("c")]:
+        searched.take(tried)
+    ends = searched.interval
+    wide = ends.high > 2 * ends.low
+    assert purposes(course).endswith("sc") or not wide, (purposes(course), ends)
+    assert course.overloads == [] or not wide
+    assert course.confirmation, "the last one confirms"
+
+
 def test_a_confirmation_that_fails_is_an_answer_and_the_search_goes_on() -> None:
     failed: list[Step] = []
 
