@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import duckdb
 import pyarrow as pa
@@ -30,6 +30,17 @@ TIMEOUT_S = 24 * 3600.0
 PARTITIONS = ("run_id", "configuration", "trial_id")
 COMPLETE: Final = "_SUCCESS"
 """The last file of a set in an object store; readers of Parquet pass over names like this."""
+
+OPTIONS: Final = {
+    # A file that is small is then one request, not three, and there at once or not at all.
+    "s3": {"allow_delayed_open": "true"},
+    # Arrow's own patience is a quarter of an hour.
+    "gs": {"retry_limit_seconds": "60"},
+}
+"""What Arrow is asked for with an address that does not say otherwise."""
+
+ANONYMOUS: Final = "anonymous"
+"""The user of a `gs://` address that goes without credentials: no secret."""
 
 DERIVED = ("trial_metrics", "cells", *COMPARED, *PROFILED, *TESTED)
 """Views that a set of Parquet files has as files: what an engine without our views needs most."""
@@ -89,6 +100,7 @@ def export_to_store(trials: Trials, address: str) -> int:
     _forbid_secrets(address)
     store, path = _store_of(address)
     try:
+        _require_bucket(store, path, address)
         if _is_taken(store, path):
             raise UserError(f"{address} is there already; choose another with -o")
         with tempfile.TemporaryDirectory(prefix="heapgate-export-") as folder:
@@ -107,7 +119,8 @@ def _forbid_secrets(address: str) -> None:
     """An address is printed and kept in a shell's history. What is refused is not repeated."""
     parts = urlsplit(address)
     asked = {name.lower() for name in parse_qs(parts.query)}
-    if "@" in parts.netloc or asked & {"access_key", "secret_key", "session_token"}:
+    user, at, _ = parts.netloc.rpartition("@")
+    if (at and user != ANONYMOUS) or asked & {"access_key", "secret_key", "session_token"}:
         raise UserError(
             "the address has a key or a password in it: give these by the environment "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
@@ -116,17 +129,24 @@ def _forbid_secrets(address: str) -> None:
 
 
 def _store_of(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    whole = address
-    if address.startswith("s3://"):
-        # A file that is small is then one request, not three, and there at once or not at all.
-        whole += f"{'&' if '?' in address else '?'}allow_delayed_open=true"
+    parts = urlsplit(address)
+    more = [parts.query, *(f"{k}={v}" for k, v in OPTIONS.get(parts.scheme, {}).items()
+                           if k not in parse_qs(parts.query))]  # fmt: skip
+    whole = parts._replace(query="&".join(filter(None, more)))
     try:
-        store, path = pyarrow.fs.FileSystem.from_uri(whole)
+        store, path = pyarrow.fs.FileSystem.from_uri(urlunsplit(whole))
     except (pa.ArrowException, ValueError) as error:
         raise UserError(f"{address} is no address that can be written to: {error}") from error
     except OSError as error:
         raise EnvironmentLacks(f"{address} can't be reached: {error}") from error
     return store, path
+
+
+def _require_bucket(store: pyarrow.fs.FileSystem, path: str, address: str) -> None:
+    """Arrow would make a bucket of a misspelt name where it may."""
+    bucket = path.partition("/")[0]
+    if bucket and store.get_file_info(bucket).type == pyarrow.fs.FileType.NotFound:
+        raise EnvironmentLacks(f"{address} can't be written: there is no bucket {bucket!r}")
 
 
 def _is_taken(store: pyarrow.fs.FileSystem, path: str) -> bool:
