@@ -15,13 +15,13 @@ from orchestrator.blocks import blocks_of
 from orchestrator.matrix.matrix import Matrix
 from orchestrator.ongoing import Run
 from orchestrator.progress import Progress
-from results.database import open_database
 from results.errors import HeapgateError, UserError
 from results.metrics import counted
 from results.record import planned_id
 from results.signoff.curtail import LOST, Outcome, counts, settled
 from results.signoff.objectives import Evidence, Objective
-from results.statistics import blocks_at_least
+from results.sql.database import open_database
+from results.statistics.paired import blocks_at_least
 
 NAMED_MAX: Final = 3
 

@@ -24,7 +24,7 @@ from orchestrator.matrix.matrix import Matrix
 from orchestrator.membership import nodes
 from orchestrator.ongoing import Run
 from orchestrator.progress import Progress
-from results.collector_process import CollectorProcess
+from results.collecting.process import CollectorProcess
 from results.errors import EnvironmentLacks, HeapgateError, RunIncomplete
 from workers.affinity import allowed_cores, pin_process, split_cores
 from workers.leases import RUN_MARKER

@@ -176,7 +176,7 @@ def _clean_up(lease: Lease) -> SweptRun:
 
 def _mark_interrupted(run_dir: Path) -> None:
     """The run's own document still says that it is running; a damaged one is left alone."""
-    from results.archive import Archive
+    from results.archive.archive import Archive
 
     with contextlib.suppress(OSError, ValueError, HeapgateError):
         document = json.loads((run_dir / "run.json").read_bytes())

@@ -6,9 +6,9 @@ import time
 
 from orchestrator.cluster import Node
 from orchestrator.ongoing import Run
-from results import validity
-from results.control import abandon_trial
+from results.collecting.control import abandon_trial
 from results.errors import HeapgateError
+from results.judging import validity
 from results.record import TrialRecord
 from results.schema import SCHEMA_VERSION
 from workers.spec import TrialSpec, to_plain

@@ -24,8 +24,8 @@ from orchestrator.ongoing import Run
 from orchestrator.plan import PlannedTrial, trial_spec
 from orchestrator.progress import Progress
 from results.errors import EnvironmentLacks, HeapgateError, RunIncomplete, UserError
+from results.judging.validity import spoiled_by_node
 from results.record import Finding, TrialRecord, planned_id
-from results.validity import spoiled_by_node
 from workers.spec import TrialSpec
 
 POLL_S = 0.25

@@ -13,8 +13,8 @@ from orchestrator.interrupt import Stop
 from orchestrator.matrix.matrix import Matrix
 from orchestrator.plan import Plan
 from orchestrator.workplace import temp_root
-from results.archive import Archive
-from results.collector_process import CollectorProcess
+from results.archive.archive import Archive
+from results.collecting.process import CollectorProcess
 from results.errors import EnvironmentLacks, Interrupted
 
 FREE_SPACE_BYTES = 64 * 2**20

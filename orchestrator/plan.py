@@ -13,7 +13,7 @@ from orchestrator.matrix import values
 from orchestrator.matrix.matrix import THIS_MACHINE, Matrix
 from orchestrator.matrix.model import Metrics, Profiles, Workload
 from results.metrics import counted
-from results.statistics import blocks_at_least
+from results.statistics.paired import blocks_at_least
 from workers.affinity import allowed_cores
 from workers.spec import (
     BinarySpec,

@@ -44,7 +44,7 @@ from orchestrator.systems import require_linux
 from orchestrator.watching.board import Board, watched
 from orchestrator.watching.endpoint import serve_metrics
 from orchestrator.workplace import workplace
-from results.archive import Archive
+from results.archive.archive import Archive
 from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete, UserError
 from results.files import file_digest
 from results.schema import SCHEMA_VERSION

@@ -25,7 +25,7 @@ from orchestrator import cache
 from orchestrator.interrupt import Stop, stop_on_interrupt
 from orchestrator.progress import Progress
 from orchestrator.progressevents import EventProgress, forward
-from results.archive import Archive
+from results.archive.archive import Archive
 from results.errors import (
     EnvironmentLacks,
     HeapgateError,

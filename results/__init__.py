@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from results.database import Database
+    from results.sql.database import Database
 
 __all__ = ["open"]
 
@@ -26,8 +26,8 @@ def open(
     Every file of the runs is read once, to see that it is what was sealed. Raises UserError where
     there is no archive, or not the run that was named.
     """
-    from results.archive import default_archive
-    from results.database import Limits, open_archives
+    from results.archive.archive import default_archive
+    from results.sql.database import Limits, open_archives
 
     if archives is None:
         archives = default_archive()

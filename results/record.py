@@ -20,8 +20,8 @@ class Finding:
     """One thing to know about a trial before believing it.
 
     `invalid` takes the trial out of every comparison; `warning` stands beside its numbers;
-    `note` is only told. `code` is from a closed vocabulary (`results/validity.py` documents it),
-    `remedy` says what would help.
+    `note` is only told. `code` is from a closed vocabulary (`results/judging/validity.py` documents
+    it), `remedy` says what would help.
     """
 
     code: str
@@ -147,7 +147,7 @@ class LoadRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesTrend:
-    """What one series of a trial did over measure (`results/steady.py`).
+    """What one series of a trial did over measure (`results/judging/steady.py`).
 
     `points` are its values, `independent` about how many of them are independent, `level` their
     median. Slopes are in `unit` per second, their bounds at 99.5 %; `late_slope_per_s` is that of

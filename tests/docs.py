@@ -28,7 +28,7 @@ def pages() -> dict[str, str]:
     """The generated pages by file name."""
     from orchestrator.matrix.reference import matrix_reference
     from orchestrator.watching.metrics import reference as metrics_reference
-    from results.reference import sql_reference
+    from results.sql.reference import sql_reference
 
     return {
         "matrix.md": matrix_reference(),

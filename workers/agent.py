@@ -24,10 +24,10 @@ from pathlib import Path
 import grpc
 import tenacity
 
+from results.collecting.secure import RareLog, open_channel
 from results.errors import EnvironmentLacks
 from results.files import put_in_place, remove_folder
 from results.schema import SCHEMA_VERSION
-from results.secure import RareLog, open_channel
 from results.wire import telemetry_pb2 as wire
 from results.wire import telemetry_pb2_grpc as wire_grpc
 from workers.processes import own_group

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 
 from results.clock import steady_ns, wall_ns
-from results.secure import open_channel
+from results.collecting.secure import open_channel
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
 

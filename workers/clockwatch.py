@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from results import validity
+from results.judging import validity
 from results.record import Finding
 from workers.clockoffset import ClockOffset, jumped, measure_at
 

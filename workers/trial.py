@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from results import validity
 from results.clock import ClockMap, steady_ns
 from results.errors import HeapgateError, Interrupted
 from results.files import remove_folder
+from results.judging import validity
 from results.record import (
     ExitRecord,
     Finding,

@@ -22,8 +22,8 @@ from results.record import planned_id
 
 if TYPE_CHECKING:
     from orchestrator.run import RunResult
-    from results.archive import Archive, RunEntry
-    from results.compare import Comparison
+    from results.archive.archive import Archive, RunEntry
+    from results.comparing.compare import Comparison
 
 STATUS_STYLES = {
     "complete": "green",
@@ -49,7 +49,7 @@ def plain_table(*columns: str) -> Table:
 
 def print_run(result: RunResult, console: Console, *, as_json: bool) -> None:
     """How a run ended: its comparison, where its data lies, and what is missing."""
-    from results import tables
+    from results.comparing import tables
 
     comparison = _comparison_of(result.archive, [result.run_id])
     if as_json:
@@ -92,7 +92,7 @@ def print_comparison(
 
     `style` is table, markdown or json. Raises ObjectiveFailed for what is worse, if that is wanted.
     """
-    from results import tables
+    from results.comparing import tables
 
     comparison = _comparison_of(archive_path, run_names)
     if style == "json":
@@ -124,7 +124,7 @@ def fail_on(worse: list[str], undecided: list[str], against: str) -> None:
 
 
 def _comparison_of(archive_path: Path, run_names: list[str]) -> Comparison:
-    from results.database import open_database
+    from results.sql.database import open_database
 
     with open_database(archive_path, run_names) as database:
         return database.comparison()
@@ -136,7 +136,7 @@ def write_report(
     """A run's report: a page or a picture into a file, what is short to standard output, if not
     told where. `figure` is one figure of a picture.
     """
-    from results.archive import Archive
+    from results.archive.archive import Archive
 
     run_id = Archive(archive_path).run(run_name).run_id
     content = _report(archive_path, run_id, form, figure)
@@ -171,7 +171,7 @@ def tell(notes: Iterable[str]) -> None:
 
 def print_runs(archive_path: Path, console: Console, *, as_json: bool) -> None:
     """All runs of an archive, the oldest first."""
-    from results.archive import Archive
+    from results.archive.archive import Archive
 
     archive = Archive(archive_path)
     rows = [_run_row(archive, entry) for entry in archive.runs()]
@@ -216,7 +216,7 @@ def _when(time_ns: int | None) -> str:
 
 def print_run_details(archive_path: Path, name: str, console: Console, *, as_json: bool) -> None:
     """One run: what was built, every trial with its figures and every reason for doubt."""
-    from results.archive import Archive
+    from results.archive.archive import Archive
 
     archive = Archive(archive_path)
     entry = archive.run(name)
@@ -295,10 +295,10 @@ def print_export(
     archive_path: Path, run_names: list[str], target: str, console: Console, *, profiles: bool
 ) -> None:
     """Export runs, or all, and say where to and how much."""
-    from results.archive import Archive
-    from results.export import export, export_packed, export_to_store, is_address
-    from results.fragments import read_trials
-    from results.packing import is_pack
+    from results.archive.archive import Archive
+    from results.archive.fragments import read_trials
+    from results.archive.packing import is_pack
+    from results.sql.export import export, export_packed, export_to_store, is_address
 
     archive = Archive(archive_path)
     runs = archive.chosen(run_names)
@@ -322,8 +322,8 @@ def print_verification(
     archive_path: Path, run_names: list[str], console: Console, *, as_json: bool
 ) -> None:
     """What is damaged in these runs, or in all. Raises RunIncomplete when anything is."""
-    from results.archive import Archive
-    from results.verify import unreadable_runs, verify_run
+    from results.archive.archive import Archive
+    from results.archive.verify import unreadable_runs, verify_run
 
     archive = Archive(archive_path)
     runs = archive.chosen(run_names)

@@ -20,11 +20,11 @@ from results.gomodel import OFF
 from results.metrics import counted, format_value
 
 if TYPE_CHECKING:
+    from results.comparing.history import Wanted
     from results.forecast.forecast import Forecast
     from results.forecast.observations import Observed
     from results.forecast.overtime import Continued, NotContinued
     from results.forecast.subjects import Asked
-    from results.history import Wanted
 
 PICTURES: Final = ("svg", "png")
 NAMED_MAX: Final = 4
@@ -264,7 +264,7 @@ def wanted(
     node_class: str,
 ) -> Wanted:
     """Which part of a history; all metrics when none is named. Raises UserError."""
-    from results.history import Wanted, known_metrics
+    from results.comparing.history import Wanted, known_metrics
 
     names = ["gc_cpu_share" if name == "gc_cpu" else name for name in metrics or ()]
     return Wanted(
@@ -289,8 +289,8 @@ def print_continued(
 ) -> None:
     """Carry a history on. Raises UserError when nothing of it can be, or not so far."""
     from orchestrator.absent import show_packages
+    from results.comparing.history import read_history
     from results.forecast import overtime, plain
-    from results.history import read_history
 
     show_packages()  # the library works on pandas' series
     picture = _picture_form(output)

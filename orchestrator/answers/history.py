@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.text import Text
 
 from orchestrator.answers.common import plain_table, print_json
+from results.comparing.shiftwords import bounds_text, difference_text, size_text
 from results.errors import UserError
 from results.metrics import counted, format_value
-from results.shiftwords import bounds_text, difference_text, size_text
 
 if TYPE_CHECKING:
-    from results.history import (
+    from results.comparing.history import (
         CellHistory,
         Change,
         History,
@@ -47,7 +47,7 @@ def print_history(
     as_json: bool,
 ) -> None:
     """A service over all its runs. Raises UserError for what is not in the archive."""
-    from results import history
+    from results.comparing import history
 
     begin_ns = since_ns(since, archive_path) if since else 0
     found = history.since(history.read_history(archive_path, service, wanted), begin_ns)
@@ -62,7 +62,7 @@ def print_history(
 
 def since_ns(text: str, archive_path: Path) -> int:
     """When a history is shown from: a date, or the run of this name. Raises UserError."""
-    from results.archive import Archive
+    from results.archive.archive import Archive
 
     try:
         # A run first: some of their ids can be read as a date and a time zone.
@@ -157,7 +157,7 @@ def _day(point: RunPoint) -> str:
 
 
 def _notes(history: History) -> Iterator[str]:
-    from results.changepoints import SETTLE_RUNS, SIDE_RUNS
+    from results.statistics.changepoints import SETTLE_RUNS, SIDE_RUNS
 
     changes = sum(len(own.changes) for cell in history.cells for own in cell.metrics)
     yield (

@@ -16,9 +16,9 @@ from results.errors import RunIncomplete, UserError
 from results.metrics import counted, format_bytes
 
 if TYPE_CHECKING:
-    from results.across import MeasuredRun
-    from results.archive import Archive
-    from results.retention import Fate
+    from results.archive.archive import Archive
+    from results.archive.retention import Fate
+    from results.comparing.across import MeasuredRun
 
 
 def print_against(
@@ -31,10 +31,10 @@ def print_against(
     fail_on_worse: bool,
 ) -> None:
     """A run against a named baseline or another run. Raises ObjectiveFailed when that is asked."""
-    from results.across import across
-    from results.acrosstables import markdown_across, plain_across, print_across
-    from results.archive import Archive
-    from results.pins import pinned_run
+    from results.archive.archive import Archive
+    from results.archive.pins import pinned_run
+    from results.comparing.across import across
+    from results.comparing.acrosstables import markdown_across, plain_across, print_across
 
     if len(run_names) != 1:
         raise UserError("one run is held against another: bench compare RUN --against NAME")
@@ -53,8 +53,8 @@ def print_against(
 
 
 def _measured(archive: Archive, run_id: str) -> MeasuredRun:
-    from results.across import MeasuredRun
-    from results.database import open_database
+    from results.comparing.across import MeasuredRun
+    from results.sql.database import open_database
 
     with open_database(archive.path, [run_id]) as database:
         (run,) = database.runs
@@ -68,8 +68,8 @@ def _measured(archive: Archive, run_id: str) -> MeasuredRun:
 
 def set_baseline(archive_path: Path, name: str, run_name: str, console: Console) -> None:
     """Name a run, and say which."""
-    from results.archive import Archive
-    from results.pins import pin
+    from results.archive.archive import Archive
+    from results.archive.pins import pin
 
     archive = Archive(archive_path)
     run = archive.run(run_name)
@@ -81,8 +81,8 @@ def set_baseline(archive_path: Path, name: str, run_name: str, console: Console)
 
 def unset_baseline(archive_path: Path, name: str, console: Console) -> None:
     """Take a name away."""
-    from results.archive import Archive
-    from results.pins import unpin
+    from results.archive.archive import Archive
+    from results.archive.pins import unpin
 
     gone = unpin(Archive(archive_path), name)
     console.print(f"baseline {name} is gone; run {gone.run_id} stays", highlight=False)
@@ -90,8 +90,8 @@ def unset_baseline(archive_path: Path, name: str, console: Console) -> None:
 
 def print_baselines(archive_path: Path, console: Console, *, as_json: bool) -> None:
     """All names, their runs, and whether those are still what was pinned."""
-    from results.archive import Archive
-    from results.pins import changed_since, pins_of
+    from results.archive.archive import Archive
+    from results.archive.pins import changed_since, pins_of
 
     archive = Archive(archive_path)
     runs = {run.run_id: run for run in archive.runs()}
@@ -149,11 +149,11 @@ def collect_garbage(
 ) -> None:
     """Say which runs may go and why, and remove them when that is wanted."""
     from orchestrator.matrix.values import size_bytes
-    from results.archive import Archive
+    from results.archive.archive import Archive
+    from results.archive.intake import abandoned_imports
+    from results.archive.pins import pins_of
+    from results.archive.retention import Policy, fates, finish_removals, remove_run
     from results.files import remove_folder
-    from results.intake import abandoned_imports
-    from results.pins import pins_of
-    from results.retention import Policy, fates, finish_removals, remove_run
 
     if older_than is None and keep_last is None and max_size is None:
         raise UserError("say what may go: --older-than 90d, --keep-last 10 or --max-size 50GiB")
@@ -235,8 +235,8 @@ def print_import(archive_path: Path, source: Path, console: Console, *, as_json:
     """Take runs in, and say what became of each. Raises RunIncomplete when one was refused."""
     import dataclasses
 
-    from results.archive import Archive
-    from results.intake import import_runs
+    from results.archive.archive import Archive
+    from results.archive.intake import import_runs
 
     arrivals = import_runs(Archive.create(archive_path), source)
     if as_json:

@@ -16,11 +16,11 @@ from pygments.lexers.sql import SqlLexer
 from rich.console import Console
 
 from orchestrator.answers.lastresort import ending_after
-from results.database import Database
 from results.errors import UserError
 from results.metrics import counted
-from results.query import write_table
-from results.reference import described_views
+from results.sql.database import Database
+from results.sql.query import write_table
+from results.sql.reference import described_views
 
 KEYWORDS = (
     *("select", "from", "where", "group by", "order by", "limit", "having", "join", "using"),

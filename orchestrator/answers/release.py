@@ -22,7 +22,7 @@ from results.errors import EnvironmentLacks, ObjectiveFailed, RunIncomplete, Use
 from results.metrics import counted
 
 if TYPE_CHECKING:
-    from results.database import Database
+    from results.sql.database import Database
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable with the file that GitHub shows as a step's summary."""
@@ -59,9 +59,9 @@ def sign_off(
 
     The ending of each of `outputs` says what it is; what goes into one is not printed too.
     """
-    from results.archive import Archive
-    from results.database import open_database
+    from results.archive.archive import Archive
     from results.signoff.record import GO, Question, make_record
+    from results.sql.database import open_database
 
     files = _forms_of(outputs)
     run = Archive(archive_path).run(run_name)

@@ -15,7 +15,7 @@ from orchestrator.answers.lastresort import bound_memory, ending_after
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from results.database import Database, Limits
+    from results.sql.database import Database, Limits
 
 
 def print_query(
@@ -28,7 +28,7 @@ def print_query(
     limits: Limits,
 ) -> None:
     """The answer to a user's query; what the archives lack is told beside it."""
-    from results.query import write_result, write_table
+    from results.sql.query import write_result, write_table
 
     with _opened(archives, limits) as database:
         tell(database.notes)
@@ -53,7 +53,7 @@ def ask_for_queries(archives: Sequence[str | Path], console: Console, limits: Li
 
 
 def _opened(archives: Sequence[str | Path], limits: Limits) -> Database:
-    from results.database import open_archives
+    from results.sql.database import open_archives
 
     database = open_archives(archives, checked=_checked, limits=limits)
     bound_memory(database.memory_bytes)

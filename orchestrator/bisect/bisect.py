@@ -32,12 +32,13 @@ from orchestrator.plan import estimate_ns
 from orchestrator.progress import PlainProgress, format_seconds
 from orchestrator.runseries import RunSeries, chosen, resumable
 from orchestrator.systems import require_linux
-from results.compare import Row
+from results.comparing.compare import Row
+from results.comparing.history import known_metrics
 from results.errors import RunIncomplete, UserError
 from results.files import file_digest
-from results.history import known_metrics
 from results.metrics import METRICS, counted, named_on
-from results.statistics import Interval, blocks_at_least
+from results.statistics.interval import Interval
+from results.statistics.paired import blocks_at_least
 
 GOOD: Final = "good"
 TRIED: Final = "tried"
@@ -209,7 +210,7 @@ class _Bisection:
 
     def _row(self, runs: list[str]) -> Row | None:
         """What runs show of the metric together; None when no trial was valid."""
-        from results.database import open_database
+        from results.sql.database import open_database
 
         if not runs:
             return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.bisect.revisions import Commit
-from results.statistics import Interval
+from results.statistics.interval import Interval
 
 
 class Side(StrEnum):

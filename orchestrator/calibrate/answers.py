@@ -10,9 +10,9 @@ from rich.markup import escape
 
 from orchestrator.answers.common import plain_table, print_json
 from orchestrator.calibrate.calibration import Calibration, Ceiling
+from results.comparing.noise import Noise
 from results.metrics import METRICS, counted
-from results.noise import Noise
-from results.statistics import blocks_at_least
+from results.statistics.paired import blocks_at_least
 
 USERS = {
     "fast": "workloads.users.HttpUser",

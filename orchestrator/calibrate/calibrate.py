@@ -2,8 +2,8 @@
 
 Two measurements with what every run is made of: its node, its collector, its trials. First the
 ceilings of the load generator against the null server (`ceilings.py`), then an A/A comparison:
-blocks of two configurations that are the same (`results/noise.py`). Only the result is kept, in the
-user's state folder; Ctrl-C leaves nothing.
+blocks of two configurations that are the same (`results/comparing/noise.py`). Only the result is
+kept, in the user's state folder; Ctrl-C leaves nothing.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from orchestrator.progress import Progress, show_progress
 from orchestrator.run import new_run_id, run_document
 from orchestrator.systems import require_linux
 from orchestrator.workplace import workplace
-from results.archive import Archive
+from results.archive.archive import Archive
+from results.comparing.noise import Noise, noise_of
 from results.errors import EnvironmentLacks, HeapgateError, Interrupted, RunIncomplete
-from results.noise import Noise, noise_of
 from results.record import TrialRecord
 from workers.spec import LoadSpec, TrialSpec
 from workloads.shipped import FOLDER
@@ -322,7 +322,7 @@ class _Work:
         run.archive.write_run_document(run.folder, run.document)
 
     def _noise(self) -> list[Noise]:
-        from results.database import open_database
+        from results.sql.database import open_database
 
         run = self._run
         with open_database(run.archive.path, [run.run_id]) as database:

@@ -17,9 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from results.comparing.noise import Noise
 from results.errors import EnvironmentLacks
 from results.files import write_whole
-from results.noise import Noise
 from workers.leases import state_folder
 from workers.spec import from_plain
 

@@ -21,7 +21,7 @@ from orchestrator.capacity.words import said_of, said_of_overload
 from orchestrator.progress import format_seconds
 from orchestrator.runseries import RunSeries, resumable
 from orchestrator.systems import require_linux
-from results.archive import RunEntry
+from results.archive.archive import RunEntry
 from results.capacity.course import CONFIRMING, Course, Purpose, Purse, Step, Tried, written_rate
 from results.capacity.holds import Held, held
 from results.capacity.overload import read_overload
@@ -165,14 +165,14 @@ class _Capacity:
         return said_of(course, tried)
 
     def _read(self, run_id: str) -> tuple[TrialRecord | None, Mapping[str, float | None]]:
-        from results.database import open_database
+        from results.sql.database import open_database
 
         with open_database(self._archive.path, [run_id]) as database:
             record = _last(database.records)
             return record, {m.metric: m.value for m in database.measurements(run_id)}
 
     def _read_overload(self, course: Course, run_id: str, took_ns: int) -> Any:
-        from results.database import open_database
+        from results.sql.database import open_database
 
         with open_database(self._archive.path, [run_id]) as database:
             record = _last(database.records)

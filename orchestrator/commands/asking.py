@@ -175,7 +175,7 @@ def history(
     Example: bench history sessioncache --metric peak_rss --configuration default
     """
     from orchestrator.answers.history import print_history
-    from results.history import Wanted, known_metrics
+    from results.comparing.history import Wanted, known_metrics
 
     wanted = Wanted(
         metrics=known_metrics(metric or []),
@@ -239,8 +239,8 @@ def sql(
     Example: bench sql "select configuration, count(*) from requests group by 1"
     """
     from orchestrator.answers.sql import ask_for_queries, print_query
-    from results.database import Limits
-    from results.parameters import read_parameters
+    from results.sql.database import Limits
+    from results.sql.parameters import read_parameters
 
     archives, limits = archive or [str(archive_path(None))], Limits(timeout_s, memory)
     parameters = read_parameters(param or [])

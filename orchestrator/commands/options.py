@@ -114,6 +114,6 @@ def print_json(document: Any) -> None:
 
 def archive_path(archive: Path | None) -> Path:
     """The archive that a command means."""
-    from results.archive import default_archive
+    from results.archive.archive import default_archive
 
     return archive or default_archive()

@@ -17,8 +17,8 @@ from orchestrator.membership.pki import (
     make_key,
 )
 from orchestrator.membership.raywatch import RayWatch
+from results.collecting.secure import CERTIFICATE, RareLog, open_channel
 from results.errors import EnvironmentLacks
-from results.secure import CERTIFICATE, RareLog, open_channel
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
 from workers.clockoffset import ClockOffset, jumped, measure

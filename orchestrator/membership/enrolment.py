@@ -16,8 +16,8 @@ import grpc
 from orchestrator.membership.headstate import HeadState, own_versions
 from orchestrator.membership.members import Member, Members
 from orchestrator.membership.pki import expires_ns, requested_key
+from results.collecting.secure import RareLog, caller, peer_host
 from results.errors import UserError
-from results.secure import RareLog, caller, peer_host
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
 from workers.leases import Driver

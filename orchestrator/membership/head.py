@@ -19,9 +19,9 @@ from orchestrator.membership.members import Members
 from orchestrator.membership.pki import AUTHORITY_DAYS
 from orchestrator.membership.raynode import LOOPBACK, START_TIMEOUT_S, RayProcesses, free_port
 from orchestrator.systems import require_linux
+from results.collecting.secure import add_port, joined_address, log_failed_handshakes, say
+from results.collecting.timeserver import TimeServer
 from results.errors import EnvironmentLacks, UserError
-from results.secure import add_port, joined_address, log_failed_handshakes, say
-from results.timeserver import TimeServer
 from results.wire import cluster_pb2_grpc as wire_grpc
 
 _WATCH_EVERY_S = 0.5

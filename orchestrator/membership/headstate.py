@@ -2,7 +2,7 @@
 
     <state>/cluster/head/          readable by the owner only
         ca.pem, ca.key             the authority; the key never leaves this folder
-        tls/                       the head's own certificate, as `results.secure` reads it
+        tls/                       the head's own, as `results.collecting.secure` reads it
         ray.token, join.token      random words
         head.json                  where it listens
         nodes.json                 who joined
@@ -37,8 +37,8 @@ from orchestrator.membership.pki import (
     write_tls_folder,
 )
 from orchestrator.membership.raynode import LOOPBACK, ray_environment
+from results.collecting.secure import AUTHORITY, CERTIFICATE, VERBOSITY
 from results.errors import EnvironmentLacks, UserError
-from results.secure import AUTHORITY, CERTIFICATE, VERBOSITY
 from workers.leases import state_folder
 
 SECRET_DAYS = 30

@@ -19,8 +19,8 @@ from orchestrator.membership.members import check_labels, check_name
 from orchestrator.membership.nodestate import NodeState
 from orchestrator.membership.pki import certificate_request, key_pem, make_key
 from orchestrator.membership.raywatch import RayWatch
+from results.collecting.secure import say, tls_channel
 from results.errors import EnvironmentLacks, HeapgateError, UserError
-from results.secure import say, tls_channel
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
 from workers.facts import node_class, node_facts, node_id
@@ -162,7 +162,7 @@ def leave_cluster() -> Joined | None:
 
     The head may be gone; then it finds out by itself that the node is lost.
     """
-    from results.secure import open_channel
+    from results.collecting.secure import open_channel
 
     state = NodeState()
     try:

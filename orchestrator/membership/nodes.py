@@ -16,8 +16,8 @@ import grpc
 
 from orchestrator.membership.headstate import HeadState
 from orchestrator.membership.members import LOST_AFTER_S
+from results.collecting.secure import CERTIFICATE, joined_address, open_channel
 from results.errors import EnvironmentLacks, HeapgateError, UserError
-from results.secure import CERTIFICATE, joined_address, open_channel
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
 from workers.leases import Driver

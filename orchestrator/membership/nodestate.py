@@ -3,7 +3,7 @@
 <state>/cluster/node/          readable by the owner only
     installation               a random word: who comes back is known
     node.json                  who this node is in its cluster; `HEAPGATE_NODE` names this file
-    tls/                       its certificate and key, as `results.secure` reads them
+    tls/                       its certificate and key, as `results.collecting.secure` reads them
     ray.token                  Ray's token
 """
 
@@ -23,8 +23,8 @@ from orchestrator.membership.pki import (
     write_tls_folder,
 )
 from orchestrator.membership.raynode import ray_environment
+from results.collecting.secure import AUTHORITY
 from results.errors import EnvironmentLacks
-from results.secure import AUTHORITY
 from workers.leases import state_folder
 
 

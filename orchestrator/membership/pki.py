@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from results.collecting.secure import AUTHORITY, CERTIFICATE, HEAD_NAME, KEY
 from results.errors import EnvironmentLacks, UserError
-from results.secure import AUTHORITY, CERTIFICATE, HEAD_NAME, KEY
 
 Role = Literal["head", "node", "join"]
 
@@ -194,7 +194,7 @@ class Authority:
 
 
 def write_tls_folder(folder: Path, *, authority: bytes, certificate: bytes, key: bytes) -> None:
-    """What a server or client needs, as `results.secure` reads it; the key goes first."""
+    """What server and client need, as `results.collecting.secure` reads it; the key goes first."""
     private_folder(folder)
     write_private(folder / KEY, key)
     write_private(folder / CERTIFICATE, certificate)

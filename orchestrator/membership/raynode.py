@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
+from results.collecting.secure import AUTHORITY, CERTIFICATE, KEY
 from results.errors import EnvironmentLacks
-from results.secure import AUTHORITY, CERTIFICATE, KEY
 from workers.leases import TEMP_PREFIX
 
 OBJECT_STORE_BYTES = 100 * 2**20

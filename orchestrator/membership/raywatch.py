@@ -9,8 +9,8 @@ import tenacity
 
 from orchestrator.membership.nodestate import NodeState
 from orchestrator.membership.raynode import RayProcesses
+from results.collecting.secure import say
 from results.errors import EnvironmentLacks
-from results.secure import say
 from workers.facts import node_facts
 
 _LOOK_EVERY_S = 0.2

@@ -18,7 +18,7 @@ from orchestrator.tune.trialmatrix import Question, Wanted
 from orchestrator.tune.tune import tune
 from results.errors import ObjectiveFailed, UserError
 from results.metrics import METRICS, counted, format_bytes, format_value
-from results.statistics import Interval
+from results.statistics.interval import Interval
 from results.tuning.front import front
 from results.tuning.outcomes import Confirmed
 from results.tuning.recommendation import RULE, Recommendation, elsewhere, recommend, snippets

@@ -27,7 +27,7 @@ from results.gomodel import GOGC_DEFAULT, OFF
 from results.metrics import named_on
 from results.signoff.language import parse_objective
 from results.signoff.objectives import Objective
-from results.statistics import blocks_at_least
+from results.statistics.paired import blocks_at_least
 from results.tuning.budget import Budget
 from results.tuning.search import Asked
 from results.tuning.settings import GOGCS, Others, Setting

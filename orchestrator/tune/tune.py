@@ -21,7 +21,7 @@ from orchestrator.runseries import RunSeries, resumable
 from orchestrator.systems import require_linux
 from orchestrator.tune.trialmatrix import Question
 from orchestrator.tune.view import View, show_view
-from results.archive import RunEntry
+from results.archive.archive import RunEntry
 from results.errors import RunIncomplete, UserError
 from results.metrics import counted
 from results.record import planned_id
@@ -89,7 +89,7 @@ class _Runs:
 
     def confirm(self, settings: Sequence[Setting]) -> list[Confirmed]:
         """Full blocks of the configuration as it is written, and of each."""
-        from results.database import open_database
+        from results.sql.database import open_database
 
         question = self._question
         document = question.confirming(settings, len(self.run_ids))
@@ -99,7 +99,7 @@ class _Runs:
             return read_confirmed(database, arms, question.memory_metric, question.configuration)
 
     def _outcomes(self, run_id: str, settings: Sequence[Setting]) -> list[Outcome]:
-        from results.database import open_database
+        from results.sql.database import open_database
 
         question = self._question
         arrivals = question.matrix.arrivals.get(question.workload)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def account_of_run(result: RunResult) -> list[str]:
     """Sentences; fewer where the archive can't be read."""
-    from results.archive import Archive
+    from results.archive.archive import Archive
 
     archive = Archive(result.archive)
     entry = archive.run(result.run_id)
@@ -34,8 +34,8 @@ def account_of_run(result: RunResult) -> list[str]:
 
 
 def _verdict(result: RunResult) -> list[str]:
-    from results.database import open_database
     from results.report.verdict import doubts, lead
+    from results.sql.database import open_database
 
     try:
         with open_database(result.archive, [result.run_id]) as database:

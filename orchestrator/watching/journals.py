@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from results.archive import PARTIAL
+from results.archive.archive import PARTIAL
 from results.serve.tail import TrialTail
 from results.streams import table_of
 

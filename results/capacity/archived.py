@@ -14,17 +14,17 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final
 
-from results.archive import Archive, RunEntry
+from results.archive.archive import Archive, RunEntry
+from results.archive.intact import damaged_trials, digest_of_run
 from results.capacity.holds import held
 from results.capacity.search import Answer, Bounds, Search
-from results.database import open_database
 from results.errors import UserError
-from results.intact import damaged_trials, digest_of_run
+from results.judging.traffic import traffic_of_run
 from results.record import TrialRecord
 from results.signoff.language import objective_from_plain
 from results.signoff.objectives import Cell, Objective
-from results.statistics import Interval
-from results.traffic import traffic_of_run
+from results.sql.database import open_database
+from results.statistics.interval import Interval
 
 SPAN: Final = 32.0
 """The capacity is looked for so many times below the least rate that was tried and above the

@@ -18,7 +18,7 @@ from typing import Final, Literal
 from results.capacity.holds import Held
 from results.capacity.overload import Overload
 from results.capacity.search import Answer, Bounds, Search
-from results.statistics import Interval
+from results.statistics.interval import Interval
 
 SPOILED_MAX: Final = 3
 """A rate at which nothing could be said so often in a row ends that part of the search."""

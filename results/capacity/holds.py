@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from results.judging.validity import NODE_FAULTS
 from results.metrics import METRICS, format_value
 from results.record import TrialRecord
 from results.signoff.objectives import Objective
-from results.validity import NODE_FAULTS
 
 GENERATOR: Final = frozenset({"generator_late", "generator_exhausted", "generator_saturated"})
 """Findings that say that the load generator, not the service, was at its end."""

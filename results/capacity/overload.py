@@ -13,12 +13,12 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from results.capacity.holds import GENERATOR
+from results.judging.validity import spoiled_by_node
 from results.record import TrialRecord
 from results.signoff.objectives import Objective
-from results.validity import spoiled_by_node
 
 if TYPE_CHECKING:
-    from results.database import Database
+    from results.sql.database import Database
 
 DEATHS: Final = frozenset(
     {"service_died", "oom_killed", "go_out_of_memory", "commit_refused", "access_violation"}

@@ -25,7 +25,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from results.statistics import Interval
+from results.statistics.interval import Interval
 
 WIDTHS: Final = np.geomspace(0.003, 0.2, 12)
 LAPSE: Final = 0.02

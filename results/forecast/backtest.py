@@ -15,7 +15,7 @@ from typing import Final
 from results.forecast.intervals import Predictor
 from results.forecast.laws import Degenerate, Law, Row
 from results.forecast.levels import Dimension, folds_of
-from results.statistics import Interval
+from results.statistics.interval import Interval
 
 ERROR_MAX: Final = {"memory": 0.10, "price": 0.25}
 """By group of metrics: with a greater median error a forecast is not to be trusted."""

@@ -31,7 +31,7 @@ from results.forecast.observations import Observation
 from results.forecast.subjects import Asked, Subject
 from results.gomodel import OFF, Measured, fit, heap_goal_bytes
 from results.metrics import METRICS, Metric, format_bytes, named_on
-from results.statistics import Interval
+from results.statistics.interval import Interval
 
 GC_CPU: Final = "gc_cpu_share"
 TRUSTED: Final = "fits what was measured"

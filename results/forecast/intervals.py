@@ -26,7 +26,7 @@ from statistics import median
 from typing import Final
 
 from results.forecast.laws import Degenerate, Fitted, Law, Point, Row
-from results.statistics import Interval
+from results.statistics.interval import Interval
 
 SIZE_FLOOR: Final = 0.1
 """A figure near zero is taken for this share of the typical one: else its errors look endless."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from results.archive import Archive, RunEntry
-from results.database import Database
+from results.archive.archive import Archive, RunEntry
+from results.archive.fragments import read_trials
 from results.errors import UserError
-from results.fragments import read_trials
 from results.gomodel import GOGC_DEFAULT, OFF, Measured
 from results.record import TrialRecord
+from results.sql.database import Database
 from results.units import UNITS_BYTES
 
 STEADY_ARRIVALS: Final = ("constant", "poisson")

@@ -1,7 +1,7 @@
 """Where a metric of a service goes on from its history, if it goes on as it did.
 
-Only the runs after the last change of level count (`results/changepoints.py`): before it, it was
-another service. The runs are taken as evenly spaced, at their median distance.
+Only the runs after the last change of level count (`results/statistics/changepoints.py`): before
+it, it was another service. The runs are taken as evenly spaced, at their median distance.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from results.archive import Archive
+from results.archive.archive import Archive
+from results.comparing.history import CellHistory, History, MetricHistory, RunPoint
 from results.errors import UserError
 from results.forecast.smoothing import (
     Path,
@@ -26,10 +27,9 @@ from results.forecast.smoothing import (
     require_library,
     rolling_origin,
 )
-from results.history import CellHistory, History, MetricHistory, RunPoint
 from results.metrics import METRICS, Metric, counted, named_on
 from results.record import TrialRecord
-from results.statistics import Interval
+from results.statistics.interval import Interval
 
 RUNS_AT_LEAST: Final = 12
 """After the last change: with fewer, intervals were seen to hold too seldom."""

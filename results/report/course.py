@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from results.archive import Archive, RunEntry
-from results.compare import Comparison
+from results.archive.archive import Archive, RunEntry
+from results.comparing.compare import Comparison
+from results.comparing.history import History, Wanted, known_metrics, read_history
 from results.errors import UserError
-from results.history import History, Wanted, known_metrics, read_history
 from results.metrics import format_bytes
 
 PRICE: Final = ("gc_cpu_share", "latency_p99", "throughput")

@@ -12,14 +12,14 @@ from typing import Any, Final
 import altair as alt
 import pyarrow as pa
 
-from results.history import CellHistory, Change, MetricHistory
+from results.comparing.history import CellHistory, Change, MetricHistory
+from results.comparing.shiftwords import bounds_text, difference_text, size_text
 from results.metrics import Metric, counted, format_value
 from results.report.charts import Chart, Palette, rows_of
 from results.report.data import Panel, ReportData
 from results.report.figure import Figure
 from results.report.forest import minus
 from results.report.grid import Grid
-from results.shiftwords import bounds_text, difference_text, size_text
 
 RUNS_MAX: Final = 100
 """The latest ones: more points are not seen apart."""

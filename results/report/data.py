@@ -15,11 +15,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results.archive import RunEntry
-from results.compare import Comparison
-from results.database import Database
+from results.archive.archive import RunEntry
+from results.comparing.compare import Comparison
 from results.record import TrialRecord
 from results.report.course import Course
+from results.sql.database import Database
 
 QUERIES: Final = (
     "comparison",

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from results.compare import Comparison
+from results.comparing.compare import Comparison
+from results.comparing.ratios import ratio_tables
 from results.metrics import format_bytes, format_time
-from results.ratios import ratio_tables
 from results.record import TrialRecord
 from results.report.data import ReportData
 from results.report.forest import minus

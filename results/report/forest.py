@@ -12,10 +12,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from results.compare import Comparison, Row, Table
+from results.comparing.compare import Comparison, Row, Table
+from results.comparing.tables import GROUPS, change_text, interval_text
 from results.metrics import format_value
-from results.statistics import Interval
-from results.tables import GROUPS, change_text, interval_text
+from results.statistics.interval import Interval
 
 WIDTH: Final = 240.0
 HEIGHT: Final = 26.0

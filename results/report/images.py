@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from results.database import open_database
+from results.comparing.tables import where
 from results.errors import UserError
 from results.report import facts, forest, verdict
 from results.report.charts import Chart, colour_of
@@ -30,7 +30,7 @@ from results.report.flame_images import Box, boxes
 from results.report.flames import Flame
 from results.report.forest import ForestTable, forest_table
 from results.report.glue import glue
-from results.tables import where
+from results.sql.database import open_database
 
 WIDTH: Final = 1000
 MARGIN: Final = 32

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from results.compare import Comparison, Row, Table
+from results.comparing.compare import Comparison, Row, Table
+from results.comparing.tables import markdown_notes, markdown_of_table, markdown_row, where
 from results.markdown import html_text, markdown_table, markdown_text
 from results.report import verdict
-from results.tables import markdown_notes, markdown_of_table, markdown_row, where
 
 LETTERS_MAX: Final = 60_000
 """A comment on GitHub holds 65,536."""

@@ -19,12 +19,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from results.database import open_database
 from results.errors import UserError
 from results.report.bundle import bundling
 from results.report.course import read_course
 from results.report.data import ReportData, read_report
 from results.report.glue import glue
+from results.sql.database import open_database
 
 FORMATS: Final = ("html", "md", "csv", "json")
 SCRIPTS: Final = ("page.js", "flames.js")
@@ -51,10 +51,10 @@ def render_report(archive: Path, run_name: str, form: str = "html") -> str:
 def _other_form(archive: Path, run_name: str, form: str) -> str:
     import io
 
-    from results import tables
-    from results.compare import comparison_rows
-    from results.query import write_result
+    from results.comparing import tables
+    from results.comparing.compare import comparison_rows
     from results.report.markdown import markdown_report
+    from results.sql.query import write_result
 
     with open_database(archive, [run_name]) as database:
         comparison = database.comparison()
@@ -95,9 +95,9 @@ def _html(data: ReportData, bundle: Callable[[], str]) -> str:
 
 def _context(data: ReportData) -> dict[str, Any]:
     """What the template names."""
-    from results.ratios import ACROSS_SYSTEMS
+    from results.comparing.ratios import ACROSS_SYSTEMS
+    from results.comparing.tables import where
     from results.report import facts, forest, verdict
-    from results.tables import where
 
     comparison = data.comparison
     return {
@@ -124,7 +124,7 @@ def _context(data: ReportData) -> dict[str, Any]:
 
 
 def _explanations(data: ReportData) -> Iterable[str]:
-    from results.tables import explanations
+    from results.comparing.tables import explanations
 
     return (
         text.replace("● decides", "● marks what decides") for text in explanations(data.comparison)

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from results.compare import Comparison, Row, Table
+from results.comparing.compare import Comparison, Row, Table
+from results.comparing.trimming import TRIMMED
 from results.metrics import format_value
-from results.trimming import TRIMMED
 
 PRICE: Final = ("gc_cpu_share", "cpu_cores", "latency_p99", "throughput", "error_share")
 """What is told beside the metrics that decide, in this order."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from results.ablation import settings_of
+from results.comparing.ablation import settings_of
 from results.record import TrialRecord
 from results.report.forest import minus
 

@@ -25,7 +25,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from results.archive import RunEntry
+from results.archive.archive import RunEntry
 from results.errors import EnvironmentLacks, HeapgateError
 from results.serve import trial as trials
 from results.serve.access import Access, Guard, read_form, refusal
@@ -305,7 +305,7 @@ def _file_name(text: str) -> str:
 
 @cache
 def _views() -> list[Any]:
-    from results.reference import described_views
+    from results.sql.reference import described_views
 
     return described_views()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.compare import Comparison
+from results.comparing.compare import Comparison
+from results.comparing.tables import explanations, where
 from results.report import facts, forest, verdict
 from results.serve.pages import render
-from results.tables import explanations, where
 
 
 def render_comparison(comparison: Comparison, notes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
-from results.archive import PARTIAL, RunEntry
+from results.archive.archive import PARTIAL, RunEntry
 from results.metrics import format_bytes, format_time
 from results.record import TrialRecord, planned_id
 from results.serve.runs import Runs, duration, when

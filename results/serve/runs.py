@@ -1,7 +1,7 @@
 """The list of runs, and what one run has: read anew whenever a file has changed.
 
 A run that lies in two archives is listed once when both are the same, and not at all when they
-differ, as for SQL (`results/archives.py`): nobody can tell which is right.
+differ, as for SQL (`results/archive/archives.py`): nobody can tell which is right.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from results.archive import PARTIAL, Archive, RunEntry
-from results.archives import agreed, find_archives
+from results.archive.archive import PARTIAL, Archive, RunEntry
+from results.archive.archives import agreed, find_archives
 from results.errors import HeapgateError, UserError
 from results.metrics import format_bytes
 from results.record import TrialRecord, planned_id

@@ -16,7 +16,7 @@ from typing import Final
 
 import uvicorn
 
-from results.archives import find_archives
+from results.archive.archives import find_archives
 from results.errors import EnvironmentLacks, UserError
 from results.serve.access import Access
 from results.serve.app import make_app

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from results.journal import SUFFIX, frames
+from results.archive.journal import SUFFIX, frames
+from results.archive.trialfiles import BadBatch, decoded
 from results.schema import TABLES
 from results.streams import table_of
-from results.trialfiles import BadBatch, decoded
 
 SECOND_NS: Final = 10**9
 LATENCY_WINDOW_S: Final = 10

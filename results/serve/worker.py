@@ -46,8 +46,8 @@ def report(archives: list[str], run_id: str) -> Answer:
 
 def compare(archives: list[str], run_ids: list[str]) -> Answer:
     """Several runs compared as one, a whole page."""
-    from results.database import open_archives
     from results.serve.comparepage import render_comparison
+    from results.sql.database import open_archives
 
     with open_archives(archives, run_ids) as database:
         return {}, render_comparison(database.comparison(), database.notes).encode()
@@ -55,7 +55,7 @@ def compare(archives: list[str], run_ids: list[str]) -> Answer:
 
 def sql(archives: list[str], query: str, timeout_s: float) -> Answer:
     """The first rows of the answer to a query, as text."""
-    from results.query import first_rows
+    from results.sql.query import first_rows
 
     began_s = time.monotonic()
     with _database(archives) as database:
@@ -74,7 +74,7 @@ def sql(archives: list[str], query: str, timeout_s: float) -> Answer:
 
 def download(archives: list[str], query: str, timeout_s: float, form: str) -> Answer:
     """The whole answer to a query as a file in this process's folder."""
-    from results.query import write_result
+    from results.sql.query import write_result
 
     path = Path.cwd() / f"answer.{form}"
     try:
@@ -103,7 +103,7 @@ JOBS: Final[dict[str, Callable[..., Answer]]] = {
 
 
 def _database(archives: list[str]) -> Any:
-    from results.database import Limits, open_archives
+    from results.sql.database import Limits, open_archives
 
     _limit("RLIMIT_DATA", PROCESS_MEMORY_BYTES)
     _limit("RLIMIT_FSIZE", FILE_MAX_BYTES)
@@ -127,8 +127,8 @@ def main() -> None:
     tempfile.tempdir = str(folder)
     if hasattr(os, "nice"):
         os.nice(10)  # a run that measures on this machine goes first
-    import results.database
-    import results.query  # noqa: F401 — what every job needs is there when it comes
+    import results.sql.database
+    import results.sql.query  # noqa: F401 — what every job needs is there when it comes
 
     line = sys.stdin.buffer.readline()
     if not line:

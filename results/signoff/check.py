@@ -9,12 +9,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from results.database import open_database
 from results.errors import UserError
 from results.signoff.language import objective_from_plain
 from results.signoff.record import KIND, RECORD_VERSION, Question, make_record, text_of
 from results.signoff.signing import BadSignature, PublicKey, signer_of
 from results.signoff.waivers import Waiver
+from results.sql.database import open_database
 
 RECORD_BYTES_MAX: Final = 64 * 2**20
 DIFFERENCES_MAX: Final = 20

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from results.compare import Measurement, Settings, compare
+from results.comparing.compare import Measurement, Settings, compare
 from results.metrics import METRICS, counted, named_on
 from results.record import TrialRecord, planned_id
 from results.signoff.objectives import (

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from results.comparing.tables import PIPE_COLUMNS
 from results.markdown import markdown_table, markdown_text
 from results.metrics import METRICS, counted, format_value
 from results.signoff.objectives import CANT_TELL, FAIL, PASS
-from results.tables import PIPE_COLUMNS
 
 Record = Mapping[str, Any]
 STYLES: Final = {PASS: "green", FAIL: "red", CANT_TELL: "yellow"}

@@ -20,8 +20,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from results.compare import Comparison, Measurement, Table
-from results.leaks import Leak
+from results.comparing.compare import Comparison, Measurement, Table
+from results.judging.leaks import Leak
+from results.judging.validity import spoiled_by_node
 from results.metrics import (
     METRICS,
     Metric,
@@ -32,8 +33,8 @@ from results.metrics import (
     named_on,
 )
 from results.record import TrialRecord, planned_id
-from results.statistics import Interval, blocks_at_least, median_interval
-from results.validity import spoiled_by_node
+from results.statistics.interval import Interval
+from results.statistics.paired import blocks_at_least, median_interval
 
 if TYPE_CHECKING:
     from results.capacity.archived import Searched
@@ -286,7 +287,7 @@ def _change(undecided: Decision, evidence: Evidence) -> Decision:
 
 
 def _no_leak(undecided: Decision, evidence: Evidence) -> Decision:
-    from results.leaks import NO_LEAK
+    from results.judging.leaks import NO_LEAK
 
     cell = undecided.cell
     leak = next(

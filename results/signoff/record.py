@@ -14,19 +14,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from results.compare import comparison_rows
+from results.archive.intact import digest_of_run
+from results.comparing.compare import comparison_rows
 from results.errors import UserError
-from results.intact import digest_of_run
 from results.record import TrialRecord
 from results.signoff.objectives import Decision, Evidence, Objective, decide
 from results.signoff.waivers import Waiver, remarks, waiver_of
-from results.statistics import Interval
+from results.statistics.interval import Interval
 
 if TYPE_CHECKING:
-    from results.archive import RunEntry
+    from results.archive.archive import RunEntry
     from results.capacity.archived import Searched
-    from results.compare import Comparison
-    from results.database import Database
+    from results.comparing.compare import Comparison
+    from results.sql.database import Database
 
 KIND: Final = "heapgate sign-off"
 RECORD_VERSION: Final = 1

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from results.archive import RunEntry
-from results.compare import Comparison, Measurement
+from results.archive.archive import RunEntry
+from results.comparing.compare import Comparison, Measurement
 from results.record import TrialRecord
 from results.signoff.language import objective_from_plain
 from results.signoff.objectives import CANT_TELL, Decision, Evidence, decide

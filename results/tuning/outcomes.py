@@ -9,7 +9,7 @@ from typing import Final
 
 from results.gomodel import Measured
 from results.signoff.objectives import CANT_TELL, FAIL, PASS, Decision, Objective
-from results.statistics import Interval
+from results.statistics.interval import Interval
 from results.tuning.settings import Setting
 
 SPIRAL_SHARE: Final = 0.5

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from results.capacity.holds import Held, held
-from results.compare import Measurement
-from results.database import Database
+from results.comparing.compare import Measurement
 from results.gomodel import Measured
 from results.record import TrialRecord
 from results.signoff.language import objective_from_plain
 from results.signoff.objectives import Evidence, decide
-from results.statistics import median_interval
+from results.sql.database import Database
+from results.statistics.paired import median_interval
 from results.tuning.outcomes import SPIRAL_SHARE, Confirmed, Outcome
 from results.tuning.settings import MIB, Setting
 

@@ -6,10 +6,10 @@ rate. The service's processor time is read from the system at both ends of measu
 
 That a test finds nothing proves nothing. So each figure holds only when it is shown that the change
 is small: its 90 % interval lies within a margin that was named before, which is two one-sided tests
-at 5 % each (Schuirmann 1987; `results/statistics.py`). That all of them are small is shown when
-each is, without a correction: an intersection-union test (R. L. Berger, Multiparameter hypothesis
-testing and acceptance sampling, Technometrics 24, 1982). Else the figure says "not shown", and
-about how many blocks would do; or "beyond it", when the whole interval lies outside.
+at 5 % each (Schuirmann 1987; `results/statistics/paired.py`). That all of them are small is shown
+when each is, without a correction: an intersection-union test (R. L. Berger, Multiparameter
+hypothesis testing and acceptance sampling, Technometrics 24, 1982). Else the figure says "not
+shown", and about how many blocks would do; or "beyond it", when the whole interval lies outside.
 A block with an invalid trial (its generator was held up, say) is left out, counted and repeated.
 Set EFFECT_BLOCKS for more blocks: the interval gets narrower with their root.
 """
@@ -35,9 +35,9 @@ import pyarrow.compute as pc
 import workers.trial
 from orchestrator.builds.builds import BuildFlags, build_go, build_launcher
 from orchestrator.builds.toolchains import ensure
-from results.noise import Noise
+from results.comparing.noise import Noise
 from results.record import TrialRecord
-from results.statistics import PAIRS_MAX, equivalent, paired_shift
+from results.statistics.paired import PAIRS_MAX, equivalent, paired_shift
 from tests.benchmarks.figures import Figure
 from workers.affinity import split_cores
 from workers.facts import node_class, node_facts, node_id

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from orchestrator.builds.builds import build_go
 from orchestrator.builds.toolchains import ensure
-from results.database import view_text
+from results.sql.database import view_text
 from tests.benchmarks.figures import Figure
 
 AREA = "load"

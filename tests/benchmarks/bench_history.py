@@ -12,9 +12,9 @@ import random
 from collections.abc import Iterator
 from statistics import median
 
-from results.changepoints import find_changes
-from results.history import standard_error
-from results.twosample import shift_between
+from results.comparing.history import standard_error
+from results.statistics.changepoints import find_changes
+from results.statistics.twosample import shift_between
 from tests.benchmarks.figures import Figure
 
 AREA = "results"

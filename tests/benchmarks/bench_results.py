@@ -23,7 +23,7 @@ from typing import Final
 import pyarrow as pa
 from pyarrow import csv
 
-from results.database import open_database
+from results.sql.database import open_database
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.manyrequests import KEPT_RUN, RATE_RPS, ROWS, Many, many_requests
 

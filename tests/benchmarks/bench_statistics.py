@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from results.compare import Measurement, Row, Settings, compare
+from results.comparing.compare import Measurement, Row, Settings, compare
 from tests.benchmarks.figures import Figure
 
 AREA = "results"

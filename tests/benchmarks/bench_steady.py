@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from results.leaks import AS_BASELINE, LEAK, leaks_of
+from results.judging.leaks import AS_BASELINE, LEAK, leaks_of
+from results.judging.series import Series, _sliced
+from results.judging.steady import DRIFTS, STEPS, judged
 from results.record import PhaseSpan, SeriesTrend, TrialRecord
 from results.schema import SCHEMA_VERSION
-from results.series import Series, _sliced
-from results.steady import DRIFTS, STEPS, judged
 from tests.benchmarks.figures import Figure
 
 AREA = "load"

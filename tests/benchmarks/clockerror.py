@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from orchestrator.membership.pki import Authority
-from results.collector_process import CollectorProcess
+from results.collecting.process import CollectorProcess
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.keys import tls_folder
 from tests.orchestrator.clusters import linked_namespaces
@@ -60,7 +60,7 @@ def _head(folder: Path, authority: Authority, listen: str, namespace: str = "") 
     tls = tls_folder(folder / "tls", authority, "head", "head", listen)
     inside = ["ip", "netns", "exec", namespace] if namespace else []
     command = [
-        *(*inside, sys.executable, "-m", "results.collector", "--archive", str(folder)),
+        *(*inside, sys.executable, "-m", "results.collecting.collector", "--archive", str(folder)),
         *("--run-id", "20260101-000000-c10c", "--token-file", str(folder / "token")),
         *("--listen", listen, "--tls", str(tls)),
     ]

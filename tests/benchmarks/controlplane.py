@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from orchestrator.membership.pki import Authority
 from results.clock import ClockMap
-from results.collector_process import CollectorProcess
+from results.collecting.process import CollectorProcess
 from results.record import TrialRecord
 from results.schema import MEMORY, SCHEMA_VERSION
 from tests.benchmarks.figures import Figure
@@ -140,7 +140,7 @@ class SimulatedNode:
 
 
 def _measured(nodes: list[SimulatedNode], trials: Path) -> Iterator[Figure]:
-    (collector,), agents = _children("results.collector"), _children("workers.agent")
+    (collector,), agents = _children("results.collecting.collector"), _children("workers.agent")
     time.sleep(SETTLE_S)
     idle = _used_s(agents)
     time.sleep(SETTLE_S)

@@ -8,7 +8,7 @@ from orchestrator.membership.pki import Authority, Role, key_pem, make_key, writ
 
 
 def tls_folder(folder: Path, authority: Authority, role: Role, name: str, *addresses: str) -> Path:
-    """Make a folder with a new key, as `results.secure` reads it."""
+    """Make a folder with a new key, as `results.collecting.secure` reads it."""
     key = make_key()
     where = ["127.0.0.1", *addresses]
     certificate = authority.issue(key.public_key(), role, name, addresses=where)

@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from results.archive import Archive
+from results.archive.archive import Archive
+from results.collecting.trialwriter import TrialWriter
 from results.record import PhasePeak, PhaseSpan, TrialRecord
 from results.schema import GC, MEMORY, REQUESTS, SCHEMA_VERSION, TableSchema
-from results.trialwriter import TrialWriter
 from results.wire import telemetry_pb2 as wire
 
 ROWS: Final = int(os.environ.get("RESULTS_ROWS", "100_000_000"))

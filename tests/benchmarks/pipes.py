@@ -17,7 +17,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results.collector_process import CollectorProcess
+from results.collecting.process import CollectorProcess
 from results.record import LoadRecord, PhaseSpan, TrialRecord
 from results.schema import REQUESTS
 from tests.workers.faultypipe import RUN, record

@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 
-from results.archive import Archive
+from results.archive.archive import Archive
+from results.judging.validity import spoiled_by_node
 from results.record import TrialRecord, planned_id
-from results.validity import spoiled_by_node
 from tests.cluster.lan import Lan
 from tests.orchestrator.clusters import until
 from tests.orchestrator.matrices import ROOT

@@ -36,7 +36,7 @@ def collector(
     """Open a trial, send a batch of another's making again, or have the trial given up."""
     import grpc
 
-    from results.secure import open_channel
+    from results.collecting.secure import open_channel
     from results.wire import telemetry_pb2 as wire
     from results.wire import telemetry_pb2_grpc as wire_grpc
 

@@ -120,7 +120,7 @@ class Faults:
     def collector_killed(self, _host: Host, _: float) -> None:
         for process in psutil.process_iter(["cmdline"]):
             line = " ".join(process.info["cmdline"] or [])
-            if "results.collector" in line and str(self.archive) in line:
+            if "results.collecting.collector" in line and str(self.archive) in line:
                 self._kill([process])
 
     def node_killed(self, host: Host, _: float) -> None:

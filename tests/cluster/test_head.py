@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from results.archive import Archive
+from results.archive.archive import Archive
 from results.errors import RunIncomplete
 from tests.cluster.lan import Lan, lan, needs_namespaces
 from tests.cluster.runs import (

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from results.archive import Archive
+from results.archive.archive import Archive
 from results.errors import RunIncomplete
 from tests.cluster.lan import Host, Lan, lan, needs_namespaces
 from tests.cluster.runs import (

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from results.archive import Archive
+from results.archive.archive import Archive
 from results.errors import RunIncomplete
+from results.judging.validity import spoiled_by_node
 from results.record import planned_id
-from results.validity import spoiled_by_node
 from tests.cluster.lan import Lan, lan, needs_namespaces
 from tests.orchestrator.clusters import until
 from tests.orchestrator.matrices import ROOT, write

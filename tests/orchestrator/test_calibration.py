@@ -26,7 +26,7 @@ from orchestrator.calibrate.ceilings import Search, search_closed, search_open
 from orchestrator.calibrate.margins import check_margins
 from orchestrator.leftovers import SweptRun
 from orchestrator.matrix.matrix import Matrix, MatrixError, load_matrix
-from results.noise import Noise
+from results.comparing.noise import Noise
 from results.record import Finding
 from workers.facts import node_facts
 from workers.spec import LoadSpec

@@ -311,7 +311,7 @@ def test_after_a_killed_driver_the_next_command_cleans_and_resume_finishes(
 def test_nothing_is_lost_when_a_helper_is_killed(workplace: Workplace) -> None:
     """The collector, the agent and the load generator, one after the other in one run."""
     process = start_measuring(workplace)
-    for helper in ("results.collector", "workers.agent", "workers.load.generator"):
+    for helper in ("results.collecting.collector", "workers.agent", "workers.load.generator"):
         (victim,) = wait_until(lambda words=helper: helpers(workplace, words))
         victim.kill()
     out, err = process.communicate(timeout=180)

@@ -21,7 +21,7 @@ from clusters import Machine, all_gone, join, linked_namespaces, until
 
 from orchestrator.membership.headstate import Secret
 from orchestrator.membership.pki import Authority, certificate_request, key_pem, make_key
-from results.secure import tls_channel
+from results.collecting.secure import tls_channel
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
 

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from orchestrator.watching.board import Board
 from orchestrator.watching.endpoint import CLIENTS_MAX, LOWEST, parsed, serve_metrics
 from orchestrator.watching.metrics import METRICS, TRIAL_LABELS
-from results.archive import Archive
+from results.archive.archive import Archive
 from results.errors import EnvironmentLacks, UserError
 from results.record import Finding
 

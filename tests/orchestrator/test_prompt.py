@@ -13,7 +13,7 @@ from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
 from orchestrator.answers.prompt import run_prompt, words
-from results.database import Database, open_database
+from results.sql.database import Database, open_database
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from orchestrator.matrix.matrix import Matrix, MatrixError, load_matrix
 from orchestrator.matrix.shapes import outline
-from results.comparison import traffic_of
+from results.comparing.comparison import traffic_of
 from workers.spec import ArrivalsSpec
 
 SECOND_NS = 10**9

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from bench_command import Workplace
 
-from results.database import Database, open_database
+from results.sql.database import Database, open_database
 from workers.affinity import split_cores
 
 MIB = 2**20

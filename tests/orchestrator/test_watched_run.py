@@ -25,7 +25,7 @@ from matrices import SMALL, write
 from postbox import Box, mail_server, unused_port, webhook
 
 from orchestrator.watching.setup import write_setup
-from results.archive import Archive
+from results.archive.archive import Archive
 from results.record import TrialRecord
 
 pytestmark = [

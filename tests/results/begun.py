@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.compare import Measurement, Settings, compare
+from results.comparing.compare import Measurement, Settings, compare
 from results.record import Finding, TrialRecord
 from results.schema import SCHEMA_VERSION
 from results.signoff.objectives import Evidence

@@ -21,15 +21,15 @@ from typing import Any
 import pyarrow as pa
 from archives import RUN_ID, reseal, write_archive
 
-from results.archive import Archive
-from results.database import Database
+from results.archive.archive import Archive
+from results.archive.fragments import Trials, read_trials
+from results.archive.journal import frames
+from results.archive.trialfiles import TableFile
+from results.archive.verify import unreadable_runs, verify_run
+from results.comparing.tables import plain_comparison
 from results.errors import HeapgateError
-from results.fragments import Trials, read_trials
-from results.journal import frames
 from results.schema import TABLES
-from results.tables import plain_comparison
-from results.trialfiles import TableFile
-from results.verify import unreadable_runs, verify_run
+from results.sql.database import Database
 
 KEPT = Path(__file__).resolve().parents[1] / "archives" / "v3"
 MEMORY_BYTES = 6 * 2**30

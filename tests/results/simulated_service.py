@@ -7,10 +7,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from results.compare import Comparison, Measurement, Settings, compare
+from results.comparing.compare import Comparison, Measurement, Settings, compare
 from results.gomodel import OFF, GoService, Measured
 from results.signoff.objectives import Evidence, decide
-from results.statistics import median_interval
+from results.statistics.paired import median_interval
 from results.tuning.budget import Budget
 from results.tuning.outcomes import Confirmed, Outcome
 from results.tuning.settings import Setting

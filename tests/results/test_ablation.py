@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from archives import MIB, write_archive
 
-from results.ablation import one_factor_pairs
-from results.archive import Archive
-from results.database import open_database
+from results.archive.archive import Archive
+from results.comparing.ablation import one_factor_pairs
+from results.sql.database import open_database
 
 BASE: dict[str, Any] = {"go_version": "go1.22.10", "environment": ()}
 GC: dict[str, Any] = {"environment": (("GOGC", "30"),)}

@@ -11,14 +11,14 @@ import pytest
 from archives import MIB, MIXED, RUN_ID, reseal, write_archive
 from rich.console import Console
 
-from results.across import Across, MeasuredRun, across, trials_at_least
-from results.acrosstables import markdown_across, plain_across, print_across
-from results.archive import Archive
-from results.compare import Row
-from results.database import open_database
+from results.archive.archive import Archive
+from results.comparing.across import Across, MeasuredRun, across, trials_at_least
+from results.comparing.acrosstables import markdown_across, plain_across, print_across
+from results.comparing.compare import Row
 from results.errors import UserError
 from results.files import RUN_FILES, write_sums
-from results.twosample import smallest_p
+from results.sql.database import open_database
+from results.statistics.twosample import smallest_p
 
 LATER = "20260922-000000-abcd"
 DRIFT = (1.0, 1.01, 0.99, 1.02, 0.98, 1.005)

@@ -18,7 +18,7 @@ import math
 
 import pytest
 
-from results.statistics import holm, median_interval, paired_shift
+from results.statistics.paired import holm, median_interval, paired_shift
 
 UNTIED = {
     "six": (-0.612, -0.655, -0.701, -0.598, -0.663, -0.640),

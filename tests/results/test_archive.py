@@ -14,7 +14,7 @@ from archives import write_archive
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.archive import Archive, default_archive
+from results.archive.archive import Archive, default_archive
 from results.errors import EnvironmentLacks, UserError
 from results.files import write_sums, write_whole
 from results.record import Finding, TrialRecord
@@ -137,7 +137,7 @@ def test_the_default_archive_is_told_by_the_environment(monkeypatch: pytest.Monk
 
 def test_listing_runs_loads_nothing_heavy() -> None:
     code = (
-        "import sys, results.archive\n"
+        "import sys, results.archive.archive\n"
         "print(sorted({'pyarrow', 'numpy', 'grpc', 'duckdb'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,9 +12,9 @@ import pyarrow.fs
 import pytest
 from archives import write_archive
 
-from results.archives import find_archives, read_archives
-from results.database import Database, open_archives, open_database
+from results.archive.archives import find_archives, read_archives
 from results.errors import UserError
+from results.sql.database import Database, open_archives, open_database
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import pytest
 from archives import EPOCH_NS, MIB, RUN_ID, reseal, write_archive
 from searches import LIMITS, change_document, write_search
 
-from results.archive import Archive
-from results.database import open_database
-from results.retention import Policy, fates
+from results.archive.archive import Archive
+from results.archive.retention import Policy, fates
 from results.signoff.check import SignedRecord, check_record
 from results.signoff.language import parse_objective
 from results.signoff.record import GO, NO_GO, Question, make_record, text_of
 from results.signoff.signing import PublicKey, make_key, public_key_of, read_key, sign
+from results.sql.database import open_database
 
 AT = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 FACTORS = (1.0, 1.02, 0.99, 1.01, 0.98, 1.005, 0.995, 1.015)

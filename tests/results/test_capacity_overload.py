@@ -118,7 +118,7 @@ def test_a_service_that_dies_in_it_is_told_and_so_is_what_is_no_answer(record: T
 
 
 def test_it_is_read_from_the_rows_of_an_archive(tmp_path: Path) -> None:
-    from results.database import open_database
+    from results.sql.database import open_database
 
     root = write_archive(tmp_path / "archive", blocks=1)
     with open_database(root, [RUN_ID]) as database:

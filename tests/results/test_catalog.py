@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from archives import write_archive
 
-from results.database import SHOWN, VIEWS, Database, open_database
 from results.errors import UserError
 from results.schema import TABLES
+from results.sql.database import SHOWN, VIEWS, Database, open_database
 
 OTHER = "20260921-000000-dcba"
 ASKED = """
 import sys
 from pathlib import Path
-from results.database import open_database
+from results.sql.database import open_database
 
 with open_database(Path(sys.argv[1])) as database:
     print(database.query(sys.argv[2]).to_pylist(), "pyarrow.dataset" in sys.modules)

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.collector import serve
+from results.archive.trialfiles import Account, BadBatch, TableFile
+from results.archive.unpacked import unpacked_bytes
+from results.collecting.collector import serve
 from results.record import TrialRecord
 from results.schema import EVENTS, REQUESTS, SCHEMA_VERSION, TableSchema
-from results.trialfiles import Account, BadBatch, TableFile
-from results.unpacked import unpacked_bytes
 from results.wire import telemetry_pb2 as wire
 from results.wire import telemetry_pb2_grpc as wire_grpc
 
@@ -131,7 +131,7 @@ def test_a_sealed_file_has_no_growing_dictionaries(
     talk: Talk, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parallel readers crash on them: many batches with new words must still be safe to read."""
-    monkeypatch.setattr("results.trialfiles.SEALED_ROWS", 7)
+    monkeypatch.setattr("results.archive.trialfiles.SEALED_ROWS", 7)
     batches = [encoded(EVENTS, [event(n, f"kind {n}")]) for n in range(60)]
     messages = [sending(n, data) for n, data in enumerate(batches, 1)]
     talk(opening(), *messages, finishing(total("events", 60, batches)))
@@ -211,7 +211,7 @@ def test_a_small_message_that_unpacks_to_gigabytes_is_refused_before_it_is_unpac
     talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row whose column has very many empty words: next to nothing on the wire."""
-    monkeypatch.setattr("results.trialfiles.BATCH_BYTES_MAX", 2**20)
+    monkeypatch.setattr("results.archive.trialfiles.BATCH_BYTES_MAX", 2**20)
     place = EVENTS.arrow.get_field_index("kind")
     row = pa.RecordBatch.from_pylist([event(1)], schema=EVENTS.arrow)
     words = pa.array([""]).take(pa.array([0] * 2**18))

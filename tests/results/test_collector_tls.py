@@ -19,12 +19,12 @@ import pytest
 from test_collector import RUN, TRIAL, encoded, event, finishing, opening, sending, total
 
 from orchestrator.membership.pki import Authority, Role, key_pem, make_key, write_tls_folder
-from results.collector_process import CollectorProcess
-from results.control import abandon_trial
+from results.collecting.control import abandon_trial
+from results.collecting.process import CollectorProcess
+from results.collecting.secure import RareLog, open_channel, peer_host
 from results.errors import EnvironmentLacks
 from results.record import TrialRecord
 from results.schema import EVENTS
-from results.secure import RareLog, open_channel, peer_host
 from results.wire import telemetry_pb2 as wire
 from results.wire import telemetry_pb2_grpc as wire_grpc
 
@@ -170,7 +170,7 @@ def test_strangers_are_turned_away_and_disturb_nothing(
 def test_another_server_can_not_pass_for_the_collector(site: Site) -> None:
     """A node's certificate is of the same authority, but it is not the head's."""
     server = grpc.server(ThreadPoolExecutor(1))
-    from results.secure import server_credentials
+    from results.collecting.secure import server_credentials
 
     port = server.add_secure_port("127.0.0.1:0", server_credentials(site.folder("node")))
     server.start()
@@ -185,7 +185,7 @@ def test_a_stream_without_a_certificate_is_for_loopback_alone(tmp_path: Path) ->
     (tmp_path / "token").write_text(TOKEN)
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "results.collector", "--archive", str(tmp_path)),
+            *(sys.executable, "-m", "results.collecting.collector", "--archive", str(tmp_path)),
             *("--run-id", RUN, "--token-file", str(tmp_path / "token"), "--listen", "0.0.0.0"),
         ],
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ from archives import RUN_ID, reseal, write_archive
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.compare import (
+from results.comparing.compare import (
     Comparison,
     Measurement,
     Row,
@@ -23,10 +23,10 @@ from results.compare import (
     compare,
     comparison_rows,
 )
-from results.comparison import comparison_of
-from results.database import open_database
+from results.comparing.comparison import comparison_of
 from results.errors import UserError
 from results.record import Finding, TrialRecord
+from results.sql.database import open_database
 
 BASE = (100.0, 104.0, 98.0, 101.0, 99.0, 103.0, 97.0, 102.0)
 SAVED = [0.70, 0.71, 0.69, 0.72, 0.68, 0.705, 0.695, 0.715]

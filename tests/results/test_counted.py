@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.counted import counted_trials
+from results.judging.counted import counted_trials
 from results.record import Finding, TrialRecord
 
 BASE = TrialRecord(

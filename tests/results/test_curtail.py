@@ -10,7 +10,7 @@ from begun import Values, after, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results.leaks import Leak
+from results.judging.leaks import Leak
 from results.record import Finding
 from results.signoff.curtail import LOST, MET, OPEN, outlook_of, settled
 from results.signoff.language import parse_objective
@@ -23,7 +23,7 @@ from results.signoff.objectives import (
     decide,
     decisions_in,
 )
-from results.statistics import Interval
+from results.statistics.interval import Interval
 from tests.benchmarks.bench_curtail import CASES, Case, simulated
 
 MIB = 2.0**20

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from archives import EPOCH_NS, MIB, RUN_ID, WARMUP_REQUESTS, write_archive
 
-from results.archive import Archive
-from results.counted import counted_trials
-from results.database import COMPARED, PROFILED, Database, open_database
+from results.archive.archive import Archive
 from results.errors import UserError
+from results.judging.counted import counted_trials
 from results.metrics import usual_on
-from results.reference import ViewText, described_views, parse_view
+from results.sql.database import COMPARED, PROFILED, Database, open_database
+from results.sql.reference import ViewText, described_views, parse_view
 
 PARTIAL = "b03-1-default-steady"
 INVALID = "b04-2-optimised-steady"

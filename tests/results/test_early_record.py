@@ -12,11 +12,11 @@ import pytest
 from archives import MIB, RUN_ID, write_archive
 from searches import change_document
 
-from results.database import open_database
 from results.signoff.check import SignedRecord, check_record
 from results.signoff.language import parse_objective
 from results.signoff.record import GO, NO_GO, Question, make_record, text_of
 from results.signoff.signing import make_key, public_key_of, read_key, sign
+from results.sql.database import open_database
 
 AT = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 FACTORS = (1.0, 1.02, 0.99, 1.01, 0.98, 1.005, 0.995, 1.015)

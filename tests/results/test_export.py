@@ -9,13 +9,13 @@ import duckdb
 import pytest
 from archives import write_archive
 
-from results.archive import Archive
-from results.database import COMPARED, PROFILED, VIEWS, open_database
+from results.archive.archive import Archive
+from results.archive.fragments import Trials, read_trials
 from results.errors import EnvironmentLacks, UserError
-from results.export import COMPLETE, DERIVED, export, export_packed, export_to_store
-from results.fragments import Trials, read_trials
-from results.pprof import costs
+from results.profiles.pprof import costs
 from results.schema import TABLES
+from results.sql.database import COMPARED, PROFILED, VIEWS, open_database
+from results.sql.export import COMPLETE, DERIVED, export, export_packed, export_to_store
 
 
 @pytest.fixture(scope="module")

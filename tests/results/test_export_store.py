@@ -1,6 +1,4 @@
-"""`bench export` into object stores, against servers that speak S3 and Google's protocol: the set is
-there, whole, readable.
-"""
+"""`bench export` into object stores that speak S3 and Google's protocol: whole, and readable."""
 
 from __future__ import annotations
 
@@ -21,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from archives import write_archive
 
-from results.export import COMPLETE
 from results.record import TrialRecord
+from results.sql.export import COMPLETE
 
 BENCH = Path(sys.executable).with_name("bench")
 SECRET = "wJalrXUtnFEMIkeyofnobody"

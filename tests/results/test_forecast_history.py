@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from results.comparing.history import Wanted, read_history
 from results.errors import EnvironmentLacks, UserError
 from results.forecast import smoothing
 from results.forecast.overtime import (
@@ -21,7 +22,6 @@ from results.forecast.overtime import (
     continued,
 )
 from results.forecast.plain import met, plain_continued
-from results.history import Wanted, read_history
 from tests.benchmarks.bench_forecast import history
 from tests.results.histories import DAY_NS, MIB, clone
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from orchestrator.builds.builds import build_go
 from orchestrator.builds.toolchains import Toolchain
 from results.clock import ClockMap
-from results.database import open_database, view_text
+from results.sql.database import open_database, view_text
 from workers.sampling.gctrace import StderrReader
 
 MS = 1_000_000

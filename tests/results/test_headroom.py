@@ -12,11 +12,11 @@ import pytest
 from archives import LINUX, MIB, WINDOWS, Place, reseal, write_archive
 from rich.console import Console
 
-from results.database import open_database
+from results.comparing.tables import markdown_comparison, print_comparison
 from results.record import TrialRecord
 from results.signoff.language import parse_objective
 from results.signoff.objectives import CANT_TELL, FAIL, PASS, Decision, Evidence, decide
-from results.tables import markdown_comparison, print_comparison
+from results.sql.database import open_database
 
 LIMIT = {"memory_max_bytes": 420 * MIB, "requests": 40}
 

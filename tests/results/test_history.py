@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from results.archive import Archive
-from results.changepoints import SETTLE_RUNS, best_split, find_changes, student_p
+from results.archive.archive import Archive
+from results.archive.verify import verify_run
+from results.comparing.history import Wanted, plain_history, read_history
 from results.errors import UserError
-from results.history import Wanted, plain_history, read_history
-from results.verify import verify_run
+from results.statistics.changepoints import SETTLE_RUNS, best_split, find_changes, student_p
 from tests.benchmarks.bench_history import found_in, simulated
 from tests.results.histories import KEPT, clone, write_record
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from archives import RUN_ID, reseal, write_archive
 
-from results import intact
-from results.archive import Archive
-from results.database import open_database
-from results.intact import damaged_files, damaged_trials, digest_of_run
+from results.archive import intact
+from results.archive.archive import Archive
+from results.archive.intact import damaged_files, damaged_trials, digest_of_run
+from results.sql.database import open_database
 
 TRIAL = "b01-1-default-steady"
 

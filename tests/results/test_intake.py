@@ -18,14 +18,14 @@ from archives import reseal, write_archive
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from results.archive import Archive
-from results.database import open_database
+from results.archive.archive import Archive
+from results.archive.intake import STAGING, abandoned_imports, import_runs
+from results.archive.packing import unpack
+from results.archive.verify import verify_run
 from results.errors import UserError
-from results.export import export_packed
 from results.files import RUN_FILES, write_sums
-from results.intake import STAGING, abandoned_imports, import_runs
-from results.packing import unpack
-from results.verify import verify_run
+from results.sql.database import open_database
+from results.sql.export import export_packed
 
 ONE, TWO, THREE = (f"2026010{n}-000000-abcd" for n in (1, 2, 3))
 

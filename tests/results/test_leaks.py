@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from orchestrator.answers.common import print_comparison
-from results.database import open_database
-from results.leaks import AS_BASELINE, LEAK, NO_LEAK, SECONDS_MIN, leaks_of
+from results.comparing.tables import markdown_comparison, plain_comparison
+from results.judging.leaks import AS_BASELINE, LEAK, NO_LEAK, SECONDS_MIN, leaks_of
+from results.judging.steady import LOAD_CHANGES, STEADY, TOO_SHORT
 from results.record import Finding, SeriesTrend, TrialRecord
 from results.report.page import render_report
-from results.steady import LOAD_CHANGES, STEADY, TOO_SHORT
-from results.tables import markdown_comparison, plain_comparison
+from results.sql.database import open_database
 from tests.benchmarks.bench_steady import _record, leak_verdicts
 from tests.results.archives import MIB, reseal, write_archive
 

@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.compare import Measurement
-from results.noise import Noise, noise_of
-from results.statistics import PAIRS_MAX, equivalent, expected_half_width, paired_shift
+from results.comparing.compare import Measurement
+from results.comparing.noise import Noise, noise_of
+from results.statistics.paired import (
+    PAIRS_MAX,
+    equivalent,
+    expected_half_width,
+    paired_shift,
+)
 
 CONFIDENCE = 0.95
 Draw = Callable[[random.Random], float]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from results.compare import Measurement, Settings, compare
+from results.comparing.compare import Measurement, Settings, compare
 from results.record import Finding, TrialRecord
 from results.schema import SCHEMA_VERSION
 from results.signoff.language import parse_objective

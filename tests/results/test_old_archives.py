@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from results.archive import Archive
-from results.database import COMPARED, PROFILED, VIEWS, open_database
+from results.archive.archive import Archive
+from results.archive.verify import verify_run
 from results.schema import SCHEMA_VERSION, TABLES
-from results.verify import verify_run
+from results.sql.database import COMPARED, PROFILED, VIEWS, open_database
 
 KEPT = sorted((Path(__file__).resolve().parents[1] / "archives").glob("v*"))
 

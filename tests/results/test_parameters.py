@@ -11,9 +11,9 @@ from archives import write_archive
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.database import Database, open_database
 from results.errors import UserError
-from results.parameters import read_parameters
+from results.sql.database import Database, open_database
+from results.sql.parameters import read_parameters
 
 
 @pytest.fixture(scope="module")

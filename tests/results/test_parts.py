@@ -8,17 +8,17 @@ import pyarrow as pa
 import pytest
 from archives import MEASURE_S, RUN_ID, WARMUP_REQUESTS, reseal, write_archive
 
-from results.archive import Archive
-from results.database import Database, open_database
-from results.export import export
+from results.archive.archive import Archive
+from results.archive.fragments import read_trials
+from results.archive.trialfiles import TableFile, salvaged_table
+from results.archive.verify import verify_run
 from results.files import SUMS, write_sums
-from results.fragments import read_trials
+from results.judging.validity import judge
 from results.record import TrialRecord
 from results.schema import SCHEMA_VERSION, TABLES
+from results.sql.database import Database, open_database
+from results.sql.export import export
 from results.streams import TABLE_NAMES, stream_of, table_of
-from results.trialfiles import TableFile, salvaged_table
-from results.validity import judge
-from results.verify import verify_run
 
 REQUESTS = 1_000
 TRIAL = "b01-1-default-steady"

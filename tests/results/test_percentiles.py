@@ -20,13 +20,13 @@ from archives import RUN_ID, write_archive, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results.archives import find_archives, read_archives
-from results.bysecond import SECONDS, TENTHS
-from results.database import Database, open_database, view_text
+from results.archive.archives import find_archives, read_archives
 from results.files import SUMS, write_sums
-from results.percentiles import ANSWERS, SHARES, quantiles
 from results.record import PhaseSpan, TrialRecord
 from results.schema import SCHEMA_VERSION
+from results.sql.bysecond import SECONDS, TENTHS
+from results.sql.database import Database, open_database, view_text
+from results.sql.percentiles import ANSWERS, SHARES, quantiles
 
 KEPT = Path(__file__).resolve().parents[1] / "archives"
 VIEWS = {"answers": ANSWERS, "latency_by_second": SECONDS, "latency_tenths": TENTHS}

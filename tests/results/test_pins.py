@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from archives import RUN_ID, reseal, write_archive
 
-from results.archive import Archive
+from results.archive.archive import Archive
+from results.archive.pins import FILE, changed_since, pin, pinned_run, pins_of, unpin
 from results.errors import RunIncomplete, UserError
-from results.pins import FILE, changed_since, pin, pinned_run, pins_of, unpin
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from archives import EPOCH_NS, MIB, pprof, reseal, write_archive, write_table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results import pprof as reading
-from results.archive import Archive
-from results.database import open_database
-from results.pprof import BadProfile, Stack, costs, costs_and_stacks
-from results.verify import verify_run
+from results.archive.archive import Archive
+from results.archive.verify import verify_run
+from results.profiles import pprof as reading
+from results.profiles.pprof import BadProfile, Stack, costs, costs_and_stacks
+from results.sql.database import open_database
 from results.wire import profile_pb2
 
 

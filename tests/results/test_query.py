@@ -12,9 +12,9 @@ import pytest
 from archives import write_archive
 from rich.console import Console
 
-from results.database import Database, open_database
 from results.errors import UserError
-from results.query import TABLE_ROWS_MAX, write_result, write_table
+from results.sql.database import Database, open_database
+from results.sql.query import TABLE_ROWS_MAX, write_result, write_table
 
 
 @pytest.fixture(scope="module")

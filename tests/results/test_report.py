@@ -23,15 +23,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reportpages import BREAKOUT, DRIFT, HOSTILE, PAIR, chart_data
 
-from results.archive import Archive
-from results.compare import Comparison
-from results.database import Database, open_database
+from results.archive.archive import Archive
+from results.archive.fragments import read_trials
+from results.comparing.compare import Comparison
 from results.errors import UserError
-from results.fragments import read_trials
 from results.report import verdict
 from results.report.data import QUERIES, query_text
 from results.report.forest import HEIGHT, WIDTH, forest_table, mark_of
 from results.report.page import render_report
+from results.sql.database import Database, open_database
 
 archive, page, many, hostile = (
     reportpages.archive,

@@ -12,13 +12,13 @@ from archives import EPOCH_NS, MIB, pprof, write_archive, write_table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.database import open_database
 from results.files import SUMS, write_sums
 from results.report.data import ReportData, read_report
 from results.report.figure import Figure
 from results.report.figures import figures
 from results.report.flames import NARROWEST, ROWS_MAX, Flame, flames, short_name
 from results.report.waterfall import Bundle, bundles, steps, told_factor, told_step
+from results.sql.database import open_database
 
 SERVE = ("net/http.(*conn).serve", "main.(*server).put")
 ENVIRONMENTS = {

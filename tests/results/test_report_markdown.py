@@ -10,10 +10,10 @@ from archives import MIB, write_archive
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.database import open_database
 from results.markdown import markdown_text
 from results.report.markdown import LETTERS_MAX, markdown_report
 from results.report.page import render_report
+from results.sql.database import open_database
 
 PAIR = {"default": {"peak_rss_bytes": 400 * MIB}, "optimised": {"peak_rss_bytes": 200 * MIB}}
 

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 from archives import write_archive
 
-from results.archive import Archive
+from results.archive.archive import Archive
+from results.archive.retention import (
+    REMOVED,
+    Policy,
+    fates,
+    finish_removals,
+    folder_bytes,
+    remove_run,
+)
 from results.files import RUN_FILES, write_sums
-from results.retention import REMOVED, Policy, fates, finish_removals, folder_bytes, remove_run
 
 DAY_NS = 24 * 3600 * 10**9
 NOW_NS = 2_000_000_000 * 10**9
@@ -90,8 +97,8 @@ def test_a_crash_while_it_goes_leaves_nothing_that_looks_like_a_run(archive: Arc
         "import os, shutil, sys\n"
         "from pathlib import Path\n"
         "from results import files\n"
-        "from results.archive import Archive\n"
-        "from results.retention import remove_run\n"
+        "from results.archive.archive import Archive\n"
+        "from results.archive.retention import remove_run\n"
         "def die(folder, **_):\n"
         "    next(Path(folder).rglob('trial.json')).unlink()\n"
         "    os._exit(9)\n"

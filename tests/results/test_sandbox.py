@@ -13,9 +13,9 @@ import pytest
 from archives import write_archive
 from filelock import FileLock
 
-from results.database import Database, Limits, open_archives
 from results.errors import UserError
-from results.sandbox import SPILL_PREFIX, Sandbox
+from results.sql.database import Database, Limits, open_archives
+from results.sql.sandbox import SPILL_PREFIX, Sandbox
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_syntax_error_is_pointed_at(archive: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from results.sandbox import Sandbox
+from results.sql.sandbox import Sandbox
 
 sandbox = Sandbox("100MiB")
 print(sandbox._spill.path, flush=True)
@@ -130,8 +130,8 @@ def test_what_a_killed_process_left_goes_with_the_next_and_not_what_is_in_use(
 
 
 STOPPED = """
-from results.deadline import Deadline
-from results.sandbox import Sandbox
+from results.sql.deadline import Deadline
+from results.sql.sandbox import Sandbox
 
 sandbox = Sandbox("100MiB")
 endless = "select count(*) from range(10000000) a, range(10000000) b where hash(a) = hash(b) + 1"

@@ -11,7 +11,7 @@ import pytest
 from archives import MIB, write_archive
 from served import BENCH, Served, serving
 
-from results.archive import Archive
+from results.archive.archive import Archive
 
 TWO = {"default": {"peak_rss_bytes": 200 * MIB}, "optimised": {"peak_rss_bytes": 100 * MIB}}
 FIRST, SECOND, COPIED, TORN = (f"2026092{n}-000000-abc{n}" for n in range(4))

@@ -16,7 +16,7 @@ from archives import RUN_ID, write_archive
 from served import Served, change_run, serving
 from test_collector import encoded
 
-from results.collector import serve
+from results.collecting.collector import serve
 from results.schema import EVENTS, MEMORY, REQUESTS, SCHEMA_VERSION, TableSchema
 from results.serve.tail import TrialTail
 from results.wire import telemetry_pb2 as wire

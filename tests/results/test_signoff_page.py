@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reportpages import BREAKOUT, DRIFT, HOSTILE
 
-from results.database import open_database
 from results.signoff.language import parse_objective
 from results.signoff.page import POLICY, record_page, sentence
 from results.signoff.pagelimits import WIDTH, DrawnLimit, drawn_limit
 from results.signoff.record import Question, make_record, text_of
 from results.signoff.signing import BadSignature, make_key, public_key_of, read_key, sign, signer_of
 from results.signoff.waivers import Waiver
+from results.sql.database import open_database
 
 browser, visit = reportpages.browser, reportpages.visit
 hostile = reportpages.hostile

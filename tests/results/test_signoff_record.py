@@ -17,13 +17,13 @@ from archives import MIB, RUN_ID, reseal, write_archive, write_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from results.database import open_database
 from results.errors import UserError
 from results.signoff.check import SignedRecord, check_record, read_record
 from results.signoff.language import parse_objective
 from results.signoff.record import GO, NO_GO, Question, make_record, text_of
 from results.signoff.signing import PublicKey, make_key, public_key_of, read_key, sign
 from results.signoff.waivers import Waiver
+from results.sql.database import open_database
 
 AT = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 TODAY = AT.date()

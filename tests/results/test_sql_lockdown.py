@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from archives import write_archive
 
-from results.database import Database, open_database
 from results.errors import UserError
+from results.sql.database import Database, open_database
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_python_variables_are_no_tables(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = pa.table({"secret": [1]})
-    monkeypatch.setattr("results.sandbox.secret", secret, raising=False)
+    monkeypatch.setattr("results.sql.sandbox.secret", secret, raising=False)
     with pytest.raises(UserError, match="secret"):
         database.query("from secret")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from archives import MIB, MIXED, RUN_ID, write_archive
 
-from results.database import open_database
 from results.files import RUN_FILES, write_sums
+from results.sql.database import open_database
 
 
 def rows(archive: Path, sql: str) -> list[dict[str, Any]]:

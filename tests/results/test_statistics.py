@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from results.statistics import (
+from results.statistics.paired import (
     blocks_at_least,
     blocks_for,
     equivalent,

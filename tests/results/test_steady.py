@@ -8,9 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from results.judging.series import Series, _measured_batches, _sliced, read_series
+from results.judging.steady import (
+    DRIFTS,
+    STEADY,
+    STEPS,
+    TOO_SHORT,
+    examined,
+    findings,
+    judged,
+    settle,
+)
 from results.record import PhaseSpan, SeriesTrend, TrialRecord
-from results.series import Series, _measured_batches, _sliced, read_series
-from results.steady import DRIFTS, STEADY, STEPS, TOO_SHORT, examined, findings, judged, settle
 from tests.benchmarks.bench_steady import SimulatedTrial, drift, not_steady, step
 from tests.results.archives import MIB, MIXED, SECOND_NS, write_archive, write_table
 

@@ -13,13 +13,13 @@ from archives import LINUX, MIB, MIXED, RUN_ID, WINDOWS, Place, write_archive
 from rich.cells import cell_len
 from rich.console import Console
 
-from results.archive import Archive
-from results.compare import Comparison, Measurement, Settings, compare
-from results.database import Database, open_database
+from results.archive.archive import Archive
+from results.comparing.compare import Comparison, Measurement, Settings, compare
+from results.comparing.ratios import ACROSS_SYSTEMS, ratio_tables
+from results.comparing.tables import markdown_comparison, plain_comparison, print_comparison
 from results.metrics import METRICS, SYSTEMS, named_on, usual_on
-from results.ratios import ACROSS_SYSTEMS, ratio_tables
 from results.report.page import render_report
-from results.tables import markdown_comparison, plain_comparison, print_comparison
+from results.sql.database import Database, open_database
 
 DRIFT = (1.0, 1.02, 0.99, 1.01, 0.98, 1.03)
 CONFIGURATIONS = {

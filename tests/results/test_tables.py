@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from results.compare import Comparison
-from results.comparison import comparison_of
-from results.database import open_database
+from results.comparing.compare import Comparison
+from results.comparing.comparison import comparison_of
+from results.comparing.tables import markdown_comparison, plain_comparison, print_comparison
 from results.metrics import METRICS, format_bytes, format_time, format_value, usual_on
-from results.tables import markdown_comparison, plain_comparison, print_comparison
+from results.sql.database import open_database
 
 DRIFT = (1.0, 1.02, 0.99, 1.01, 0.98, 1.03)
 CONFIGURATIONS = {

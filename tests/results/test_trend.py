@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from results.trend import POINTS_MIN, Trend, _t_quantile, theil_sen, trend
+from results.judging.trend import POINTS_MIN, Trend, _t_quantile, theil_sen, trend
 
 VALUES = st.lists(
     st.integers(-1_000, 1_000).map(float), min_size=POINTS_MIN, max_size=40, unique=True

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from archives import MIB, WINDOWS, write_archive
 
-from results.compare import Comparison
-from results.database import open_database
+from results.comparing.compare import Comparison
+from results.comparing.tables import markdown_comparison
+from results.comparing.trimming import TRIMMED
 from results.report import verdict
 from results.report.forest import mark_of
-from results.tables import markdown_comparison
-from results.trimming import TRIMMED
+from results.sql.database import open_database
 
 BASE = {
     "peak_working_set_bytes": 180 * MIB,

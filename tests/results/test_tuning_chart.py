@@ -8,7 +8,7 @@ from simulated_service import Simulated, budget
 
 from results.report.tune_chart import render_tuning, tuning_spec
 from results.signoff.language import parse_objective
-from results.statistics import Interval
+from results.statistics.interval import Interval
 from results.tuning.recommendation import recommend
 from results.tuning.search import Asked, Tuning
 from results.tuning.settings import GOGCS, Setting

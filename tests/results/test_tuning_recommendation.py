@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.matrix import values
 from results.signoff.language import parse_objective
 from results.signoff.objectives import Cell, Decision
-from results.statistics import Interval
+from results.statistics.interval import Interval
 from results.tuning.outcomes import Confirmed, shortfalls
 from results.tuning.recommendation import recommend, snippets, variables
 from results.tuning.settings import MIB, OFF, Setting, memlimit_text

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from results.twosample import EXACT_MAX, shift_between, smallest_p, within
+from results.statistics.twosample import EXACT_MAX, shift_between, smallest_p, within
 
 # Permeability of the human chorioamnion at term and between 12 and 26 weeks (Hollander and Wolfe,
 # table 4.1; also the example of R's wilcox.test).

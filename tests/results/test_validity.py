@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from archives import WINDOWS, write_archive
 
-from results.record import ExitRecord, Finding, LimitRecord, PhaseSpan, TrialRecord
-from results.validity import (
+from results.judging.validity import (
     CODES,
     clock_jumped,
     clock_offset_unknown,
@@ -21,6 +20,7 @@ from results.validity import (
     service_failed,
     spoiled_by_node,
 )
+from results.record import ExitRecord, Finding, LimitRecord, PhaseSpan, TrialRecord
 
 MS_NS = 10**6
 SECOND_NS = 10**9

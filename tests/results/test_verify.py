@@ -12,9 +12,9 @@ from archives import write_archive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results.archive import Archive, RunEntry
+from results.archive.archive import Archive, RunEntry
+from results.archive.verify import Damage, unreadable_runs, verify_run
 from results.files import SUMS, write_sums
-from results.verify import Damage, unreadable_runs, verify_run
 
 RUNS: dict[Path, list[RunEntry]] = {}
 """The runs of an archive as they were opened before anything was damaged."""

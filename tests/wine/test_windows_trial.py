@@ -14,11 +14,11 @@ import pytest
 
 from orchestrator.builds.builds import BuildFlags, Built, build_go
 from orchestrator.builds.toolchains import Toolchain
-from results.archive import Archive
-from results.collector_process import CollectorProcess
+from results.archive.archive import Archive
+from results.collecting.process import CollectorProcess
+from results.judging.validity import spoiled_by_node
 from results.record import TrialRecord
 from results.schema import MEMORY, SCHEMA_VERSION
-from results.validity import spoiled_by_node
 from tests.wine.machine import WindowsPython, windows_path
 from tests.wine.prefix import why_unavailable, windows_python
 from workers.facts import node_facts, node_id

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 import workers.spool
-from results.collector_process import CollectorProcess
+from results.collecting.process import CollectorProcess
 from results.record import TrialRecord
 from results.schema import REQUESTS, SCHEMA_VERSION
 from workers.agent import AgentProcess, wait_delivered
@@ -57,7 +57,7 @@ def throttled(call):
         return call(*arguments)
     return wait_first
 os.write, os.fdatasync = throttled(os.write), throttled(os.fdatasync)
-from results.collector import main
+from results.collecting.collector import main
 main()
 """
 

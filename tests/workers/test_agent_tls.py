@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from orchestrator.membership.pki import Authority, Role, key_pem, make_key, write_tls_folder
-from results.collector_process import CollectorProcess
+from results.collecting.process import CollectorProcess
 from results.record import TrialRecord
 from results.schema import EVENTS, SCHEMA_VERSION
 from workers.agent import AgentProcess, wait_delivered

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from results.clock import wall_ns
-from results.timeserver import TimeServer
+from results.collecting.timeserver import TimeServer
 from results.wire import cluster_pb2 as wire
 from results.wire import cluster_pb2_grpc as wire_grpc
 from workers.clockoffset import ClockOffset, jumped, measure

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.archive import Archive
-from results.collector_process import CollectorProcess
+from results.archive.archive import Archive
+from results.archive.trialfiles import salvaged_table
+from results.collecting.process import CollectorProcess
 from results.record import TrialRecord
 from results.schema import EVENTS, MEMORY, SCHEMA_VERSION
-from results.trialfiles import salvaged_table
 from results.wire import telemetry_pb2 as wire
 from results.wire import telemetry_pb2_grpc as wire_grpc
 from workers.agent import AgentProcess, wait_delivered
@@ -263,7 +263,7 @@ def test_agent_and_collector_end_with_the_process_that_started_them(tmp_path: Pa
     (tmp_path / "spool").mkdir()
     code = (
         "import sys, os; from pathlib import Path\n"
-        "from results.collector_process import CollectorProcess\n"
+        "from results.collecting.process import CollectorProcess\n"
         "from workers.agent import AgentProcess\n"
         "root = Path(sys.argv[1])\n"
         "c = CollectorProcess.start(archive=root, run_id='r', token_file=root / 'token',"

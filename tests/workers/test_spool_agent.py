@@ -17,8 +17,8 @@ import pyarrow.dataset as ds
 import pytest
 
 import workers.spool
-from results.archive import Archive
-from results.collector_process import CollectorProcess
+from results.archive.archive import Archive
+from results.collecting.process import CollectorProcess
 from results.record import TrialRecord
 from results.schema import EVENTS, MEMORY, REQUESTS, SCHEMA_VERSION
 from results.wire import telemetry_pb2 as wire

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.builds.builds import BuildFlags, build_go, build_launcher
 from orchestrator.builds.toolchains import Toolchain
-from results.pprof import costs
+from results.profiles.pprof import costs
 from results.record import TrialRecord
 from workers.affinity import split_cores
 from workers.facts import node_class, node_facts, node_id

@@ -1,0 +1,1 @@
+"""Configurations and runs beside each other, with intervals and verdicts."""

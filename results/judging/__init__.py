@@ -1,0 +1,1 @@
+"""What a single trial can be trusted for: validity, steady state, leaks."""

@@ -1,0 +1,1 @@
+"""What pprof files say."""

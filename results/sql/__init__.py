@@ -1,0 +1,1 @@
+"""Questions to an archive: one SELECT, sandboxed, over tables and views of its files."""

@@ -1,0 +1,1 @@
+"""Intervals, tests and change points; no word of archives or tables."""
