@@ -1,4 +1,4 @@
-"""What the commands print that keep an archive: baselines, a run against one, gc, import."""
+"""What the commands print that keep an archive: baselines, a run against one, gc, copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.answers.common import fail_on, plain_table, print_json
+from orchestrator.answers.common import fail_on, plain_table, print_json, tell
 from results.errors import RunIncomplete, UserError
 from results.metrics import counted, format_bytes
 
@@ -98,7 +98,7 @@ def print_baselines(archive_path: Path, console: Console, *, as_json: bool) -> N
     rows = []
     for name, pin in pins_of(archive).items():
         run = runs.get(pin.run_id)
-        doubt = changed_since(run, pin) if run else "it is not in the archive any more"
+        doubt = changed_since(run, pin)
         rows.append(
             {
                 "name": name,
@@ -173,6 +173,9 @@ def collect_garbage(
     freed = finish_removals(archive) if delete else 0
     for folder in abandoned_imports(archive, older_than_s=ABANDONED_S) if delete else ():
         remove_folder(folder)
+    if not as_json and not found and not freed:
+        console.print(f"no runs in {archive_path} yet: nothing can go", highlight=False)
+        return
     if not as_json:
         _print_fates(found, console, delete=delete)
     for fate in found:
@@ -229,6 +232,35 @@ def _print_fates(found: list[Fate], console: Console, *, delete: bool) -> None:
             escape(fate.why),
         )
     console.print(table)
+
+
+def print_export(
+    archive_path: Path, run_names: list[str], target: str, console: Console, *, profiles: bool
+) -> None:
+    """Export runs, or all, and say where to and how much. Raises UserError when there are none."""
+    from results.archive.archive import Archive
+    from results.archive.fragments import read_trials
+    from results.archive.packing import is_pack
+    from results.sql.export import export, export_packed, export_to_store, is_address
+
+    archive = Archive(archive_path)
+    runs = archive.chosen(run_names)
+    if not runs:
+        raise archive.no_runs()
+    if profiles and (is_address(target) or is_pack(target)):
+        raise UserError("profiles are exported into a folder: -o FOLDER")
+    what = counted(len(runs), "run")
+    if is_pack(target) and not is_address(target):
+        size_bytes = export_packed(runs, Path(target))
+    else:
+        trials = read_trials(archive, runs)
+        tell(trials.notes)
+        what += f", {counted(len(trials.records), 'trial')}"
+        if is_address(target):
+            size_bytes = export_to_store(trials, target)
+        else:
+            size_bytes = export(trials, Path(target), profiles=profiles)
+    console.print(f"wrote {escape(target)} ({format_bytes(size_bytes)}): {what}", highlight=False)
 
 
 def print_import(archive_path: Path, source: Path, console: Console, *, as_json: bool) -> None:

@@ -103,7 +103,7 @@ class Archive:
         """A run by its id, by the beginning of one, or `latest`. Raises UserError."""
         runs = self.runs()
         if not runs and not any(folder.name == name for folder, _ in self.unreadable()):
-            raise UserError(f"the archive {self.path} has no runs yet; try: bench demo")
+            raise self.no_runs()
         if name == "latest":
             return runs[-1]
         fitting = [entry for entry in runs if entry.run_id.startswith(name)]
@@ -118,6 +118,12 @@ class Archive:
         problem = "is not unique" if fitting else "is not in the archive"
         hint = f"; there are: {', '.join(near or ids[-3:])}"
         raise UserError(f"run {name!r} {problem} {self.path}{hint}")
+
+    def no_runs(self) -> UserError:
+        """What is told when a run is wanted and there is none."""
+        if next(self.unreadable(), None):
+            return UserError(f"the archive {self.path} has no run that can be read: bench verify")
+        return UserError(f"the archive {self.path} has no runs yet; try: bench demo")
 
     def chosen(self, names: Sequence[str]) -> list[RunEntry]:
         """The runs that were named, each once; all of them when none was. Raises as `run` does."""

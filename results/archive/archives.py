@@ -70,8 +70,7 @@ def read_archives(
         raise UserError(found.differing[0])
     chosen, notes = found.runs, [*found.notes, *found.differing]
     if not chosen:
-        # Tells that there is none.
-        archives[0].run("latest")
+        raise UserError(found.differing[0]) if found.differing else archives[0].no_runs()
     parts = [
         read_trials(archive, own, checked and checked(archive.path))
         for archive in archives

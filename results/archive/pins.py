@@ -2,24 +2,25 @@
 
 `baselines.json` in the archive's folder, for people to read. A pin names a run and the digest of
 all its digests (`intact.digest_of_run`), so that a run which is not what was pinned is noticed: it
-was resumed, repaired or damaged meanwhile.
+was resumed, repaired or damaged meanwhile. Beside the names stands a digest over them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
 from results.archive.archive import Archive, RunEntry
 from results.archive.intact import digest_of_run
-from results.errors import EnvironmentLacks, RunIncomplete, UserError
+from results.errors import EnvironmentLacks, HeapgateError, RunIncomplete, UserError
 from results.files import write_whole
 
 FILE: Final = "baselines.json"
@@ -105,13 +106,43 @@ def pinned_run(archive: Archive, name: str) -> RunEntry:
     return run
 
 
-def changed_since(run: RunEntry, pin: Pin) -> str:
+def changed_since(run: RunEntry | None, pin: Pin) -> str:
     """Why a run is not what was pinned; empty when it is. Reads its digests, not its bytes."""
+    if run is None:
+        return "it is not in the archive any more"
     try:
         same = digest_of_run(run.path) == pin.sha256
     except OSError as error:
         return f"its digests can't be read: {error.strerror}"
     return "" if same else "it has changed since"
+
+
+def doubts(archive: Archive) -> Iterator[str]:
+    """What is wrong with the list of names, or with the runs that they stand for, in words."""
+    try:
+        pins = pins_of(archive)
+    except HeapgateError as error:
+        yield str(error).removeprefix(str(archive.path / FILE)).lstrip()
+        return
+    if pins and not _is_as_written(archive):
+        yield "has changed since it was written; set the names again"
+    runs = {run.run_id: run for run in archive.runs()}
+    for name, found in pins.items():
+        if why := changed_since(runs.get(found.run_id), found):
+            yield f"says that {name} is {found.run_id}, and {why}"
+
+
+def _is_as_written(archive: Archive) -> bool:
+    """Whether the names have their digest; lists of earlier versions have none."""
+    document = json.loads((archive.path / FILE).read_bytes())
+    if document.keys() == {"baselines"}:
+        return True
+    return bool(document == _document(document["baselines"]))
+
+
+def _document(names: dict[str, Any]) -> dict[str, Any]:
+    told = json.dumps(names, sort_keys=True)
+    return {"baselines": names, "sha256": hashlib.sha256(told.encode()).hexdigest()}
 
 
 @contextmanager
@@ -131,7 +162,7 @@ def _locked(archive: Archive) -> Iterator[None]:
 
 
 def _write(archive: Archive, pins: dict[str, Pin]) -> None:
-    document = {"baselines": {name: asdict(found) for name, found in sorted(pins.items())}}
+    document = _document({name: asdict(found) for name, found in sorted(pins.items())})
     path = archive.path / FILE
     try:
         write_whole(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")

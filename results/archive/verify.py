@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from results.archive.archive import PARTIAL, Archive, RunEntry
 from results.archive.intact import damaged_files, threads
+from results.archive.pins import FILE, doubts
 from results.archive.trialfiles import sealed_account
 from results.files import RUN_FILES, SUMS
 from results.record import TrialRecord
@@ -31,6 +32,12 @@ def unreadable_runs(archive: Archive) -> Iterator[Damage]:
     """Folders that hold trials and are no run any more."""
     for folder, why in archive.unreadable():
         yield Damage(folder / "run.json", f"{why}; its run is not listed any more")
+
+
+def damaged_pins(archive: Archive) -> Iterator[Damage]:
+    """Names of runs that changed, or whose runs are not what was named."""
+    for text in doubts(archive):
+        yield Damage(archive.path / FILE, text)
 
 
 def verify_run(run: RunEntry, *, decode: bool = False) -> Iterator[Damage]:
