@@ -87,11 +87,12 @@ def _environment() -> Environment:
 def _render(name: str, project: Project, *, form: str = "", **more: Any) -> str:
     environment = _environment()
     chosen = f" --configuration {project.configuration}" if project.configuration else ""
-    words = {
+    words: dict[str, Any] = {
         "matrix": shlex.quote(project.matrix),
         "install": shlex.quote(project.install),
         "configuration": chosen,
         "form": form,
+        "searches": project.searches,
     }
     shell = {
         part: environment.get_template(f"{part}.sh.jinja").render(words).rstrip()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.capacity.trialmatrix import TRIALS, Asked, Question
 from orchestrator.matrix.matrix import Matrix, load_matrix
 from orchestrator.pipeline.installed import own_requirement
 from orchestrator.plan import estimate_ns
@@ -25,6 +26,14 @@ _NOT_IN_A_FILE = ("Cc", "Cn", "Cs", "Zl", "Zp")
 """Categories of letters that YAML does not have, or that end a line."""
 
 _LABEL = re.compile(r"[\w.:/-][\w.:/ -]{0,99}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class CapacitySearch:
+    """A search of the capacity without which a sign-off could not decide, and its `--budget`."""
+
+    workload: str
+    minutes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class Project:
     labels: tuple[str, ...]
     install: str
     install_doubt: str
+    searches: tuple[CapacitySearch, ...] = ()
 
     @property
     def hosted(self) -> bool:
@@ -64,8 +74,8 @@ def read_project(
 ) -> Project:
     """Look at a matrix and where it lies.
 
-    Raises UserError when it has nothing to decide, lies outside the repository, or a name can't
-    stand in a pipeline's file.
+    Raises UserError when it has nothing to decide, lies outside the repository, asks for a capacity
+    that can't be searched, or a name can't stand in a pipeline's file.
     """
     matrix = load_matrix(matrix_path)
     if not matrix.policy.objectives:
@@ -78,17 +88,20 @@ def read_project(
     for label in labels:
         if not _LABEL.fullmatch(label):
             raise UserError(f"{label!r} can't be a runner's label: use letters, digits and . _ : -")
+    relative, shipped = _plain(_relative(matrix_path, root)), _to_ship(matrix, configuration)
+    searches = tuple(_searches(matrix_path, matrix, shipped or _candidates(matrix)[0]))
     return Project(
         root=root,
-        matrix=_plain(_relative(matrix_path, root)),
-        configuration=_to_ship(matrix, configuration),
-        minutes=_minutes(matrix),
+        matrix=relative,
+        configuration=shipped,
+        minutes=_minutes(matrix) + sum(search.minutes for search in searches),
         history=any(c.git for c in matrix.configurations.values()),
         limits=any(_limited(matrix, name) for name in matrix.configurations),
         nodes=bool(matrix.document.nodes),
         labels=tuple(labels),
         install=_plain(requirement),
         install_doubt=doubt,
+        searches=searches,
     )
 
 
@@ -115,14 +128,34 @@ def _plain(text: str) -> str:
 
 def _to_ship(matrix: Matrix, asked: str | None) -> str | None:
     """The configuration that the sign-off is about, when it has to be named."""
-    names = [name for name in matrix.configurations if name != matrix.baseline]
-    names = names or [matrix.baseline]
+    names = _candidates(matrix)
     if asked is not None and asked not in matrix.configurations:
         known = ", ".join(matrix.configurations)
         raise UserError(f"there is no configuration {asked!r}; there are: {known}")
     if asked is None and len(names) > 1:
         raise UserError(f"which one is to be shipped? --configuration {' | '.join(names)}")
     return asked
+
+
+def _candidates(matrix: Matrix) -> list[str]:
+    """The configurations that a sign-off may be about when none is named."""
+    others = [name for name in matrix.configurations if name != matrix.baseline]
+    return others or [matrix.baseline]
+
+
+def _searches(path: Path, matrix: Matrix, shipped: str) -> Iterator[CapacitySearch]:
+    """One for each workload under which a capacity stands in the way of what is shipped."""
+    asked = [
+        objective
+        for objective in matrix.policy.objectives
+        if objective.kind == "capacity"
+        and objective.severity == "block"
+        and shipped in (objective.configurations or _candidates(matrix))
+    ]
+    for name in matrix.workloads:
+        if any(name in (objective.workloads or matrix.workloads) for objective in asked):
+            needed_ns = TRIALS * len(matrix.configurations) * Question(path, Asked(name)).trial_ns
+            yield CapacitySearch(name, _rounded_up(needed_ns / 60e9))
 
 
 def _limited(matrix: Matrix, configuration: str) -> bool:
@@ -132,4 +165,8 @@ def _limited(matrix: Matrix, configuration: str) -> bool:
 
 def _minutes(matrix: Matrix) -> int:
     """A time limit that a healthy run never meets: all trials twice, and building."""
-    return 5 * math.ceil((2 * estimate_ns(matrix) / 60e9 + BUILDING_MINUTES) / 5)
+    return _rounded_up(2 * estimate_ns(matrix) / 60e9 + BUILDING_MINUTES)
+
+
+def _rounded_up(minutes: float) -> int:
+    return 5 * math.ceil(minutes / 5)

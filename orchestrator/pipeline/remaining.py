@@ -27,8 +27,8 @@ def _install(project: Project) -> Iterator[str]:
     if project.install_doubt:
         yield (
             f"{project.install_doubt}: make sure that pip on the runner finds "
-            f"{shlex.quote(project.install)} in an index of yours, or say what to install with "
-            "--install"
+            f"{shlex.quote(project.install)} in an index of yours, or name a wheel or a repository "
+            "with --install"
         )
 
 

@@ -30,9 +30,11 @@ case "$1" in
     [ -z "${HEAPGATE_SIGNING_KEY:-}" ] || {
       stat -c %a "$HEAPGATE_SIGNING_KEY"; cat "$HEAPGATE_SIGNING_KEY"; } > "$TOLD/key"
     exit "${SIGNOFF:-0}" ;;
+  capacity) exit "${CAPACITY:-0}" ;;
   run) exit "${RUN:-0}" ;;
   resume) exit "${RESUME:-0}" ;;
-  export) echo made > "$4" ;;
+  export)
+    while [ $# -gt 0 ]; do [ "$1" != -o ] || echo made > "$2"; shift; done ;;
 esac
 """
 

@@ -16,10 +16,11 @@ from bench_command import Workplace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matrices import CLOSED
+from matrices import SMALL as OPEN
 from pipelinerunner import Runner, scripts, words_after
 
 from orchestrator.pipeline.files import CONTAINER, GITHUB, GITLAB, GITLAB_MAIN, pipeline_files
-from orchestrator.pipeline.project import Project, read_project
+from orchestrator.pipeline.project import CapacitySearch, Project, read_project
 from orchestrator.pipeline.remaining import steps_left
 from results.errors import HeapgateError, UserError
 from results.signoff.signing import make_key
@@ -33,6 +34,9 @@ PROJECT = Project(
 VARIANTS = {
     "own machine": PROJECT,
     "hosted": replace(PROJECT, labels=()),
+    "a capacity": replace(
+        PROJECT, searches=(CapacitySearch("steady", 40), CapacitySearch("evening", 25))
+    ),
     "all of it": replace(
         PROJECT, labels=("self-hosted", "linux", "yes", "1.5", "big box"), history=True,
         matrix="perf/it's a \"matrix\" #1: $(x).yaml", configuration="optimised",
@@ -174,6 +178,36 @@ def test_what_a_matrix_asks_of_a_pipeline(tmp_path: Path) -> None:
     assert "outside contributors" in " ".join(steps_left("github", PROJECT, ["x"]))
 
 
+def test_a_capacity_that_decides_is_searched(tmp_path: Path) -> None:
+    more = OPEN[OPEN.index("  steady:") : OPEN.index("trials:")].replace("steady", "evening")
+    two = OPEN.replace("trials: 2", f"{more}trials: 6")
+    limit = "errors <= 1%"
+    objective = "{require: capacity >= 90/s, workloads: [evening]}"
+
+    def read_with(*objectives: str, **asked: object) -> Project:
+        text = f"{two}objectives: [{', '.join(objectives)}]\n"
+        (tmp_path / "matrix.yaml").write_text(text)
+        return read(tmp_path, **asked)
+
+    without = read_with(limit)
+    assert without.searches == ()
+    one = read_with(limit, objective)
+    (search,) = one.searches
+    assert search.workload == "evening"
+    # 15 trials of two configurations, each longer than its phases (1.7 s), within half a minute
+    assert 15 * 2 * 1.7 / 60 < search.minutes <= 15
+    assert one.minutes == without.minutes + search.minutes
+    both = read_with(limit, "capacity >= 90/s")
+    assert [own.workload for own in both.searches] == ["steady", "evening"]
+    told = objective.replace("}", ", severity: warn}")
+    others = objective.replace("}", ", configurations: [default]}")
+    for undecided in (told, others):
+        assert read_with(limit, undecided).searches == ()
+    assert read_with(limit, others, configuration="default").searches
+    with pytest.raises(HeapgateError, match="no limit that could be reached"):
+        read_with(objective)
+
+
 def test_the_command(tmp_path: Path) -> None:
     workplace = Workplace(tmp_path)
     (tmp_path / "matrix.yaml").write_text(SMALL)
@@ -235,6 +269,39 @@ def test_what_a_pipeline_makes_of_exit_codes(
     shutil.rmtree(runner.told)
     runner.told.mkdir()
     job = runner.gitlab(text_of("gitlab", PROJECT))
+    assert (job.last.returncode != 0) == bool(failed), job.text
+    assert runner.asked() == calls
+
+
+SEARCHED = ["doctor", "capacity", "capacity", "run", "export", "signoff"]
+SEARCHES = {
+    "found": ({}, SEARCHED, ""),
+    "not found": ({"CAPACITY": "3", "SIGNOFF": "1"}, SEARCHED, "Decide and sign"),
+    "can't be searched": ({"CAPACITY": "2"}, SEARCHED[:2], "Measure"),
+    "lacks something": ({"CAPACITY": "4"}, SEARCHED[:2], "Measure"),
+}
+
+
+@pytest.mark.parametrize(("codes", "calls", "failed"), SEARCHES.values(), ids=SEARCHES)
+def test_a_capacity_is_searched_before_the_run_and_exported_with_it(
+    runner: Runner, codes: dict[str, str], calls: list[str], failed: str
+) -> None:
+    """Into the same archive; `latest`, which is signed off, must be the run."""
+    runner.environment |= runner.stubbed | codes
+    project = VARIANTS["a capacity"]
+    done = runner.github(text_of("github", project), {})
+    assert done.failed == failed, done.text
+    assert runner.asked() == calls
+    lines = (runner.told / "bench").read_text().splitlines()
+    searches = ["steady --budget 40m", "evening --budget 25m"][: calls.count("capacity")]
+    assert [line for line in lines if line.startswith("capacity")] == [
+        f"capacity matrix.yaml --workload {search} --no-overload" for search in searches
+    ]
+    for line in lines:
+        assert not line.startswith("export latest"), "the search's runs belong to the record"
+    shutil.rmtree(runner.told)
+    runner.told.mkdir()
+    job = runner.gitlab(text_of("gitlab", project))
     assert (job.last.returncode != 0) == bool(failed), job.text
     assert runner.asked() == calls
 
