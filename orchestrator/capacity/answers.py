@@ -83,7 +83,7 @@ def _confidence(courses: Sequence[Course]) -> str:
 
 def _row(course: Course) -> list[str]:
     interval, memory = course.interval, _memory(course)
-    found = course.end in ("found", "searching") and course.bracketed
+    found = _is_found(course)
     per_gib = interval.estimate / (memory[1] / 2**30) if memory and found else None
     cores = course.at_capacity("cpu_cores")
     per_core = interval.estimate / cores if cores and found else None
@@ -98,6 +98,11 @@ def _row(course: Course) -> list[str]:
         f"{per_core:,.0f}" if per_core else "–",
         str(course.trials),
     ]
+
+
+def _is_found(course: Course) -> bool:
+    """Whether there is an interval: before that what it says is only what was thought at first."""
+    return course.end in ("found", "searching") and course.bracketed
 
 
 def _held_text(tried: Tried | None) -> str:
@@ -148,16 +153,21 @@ def _memory(course: Course) -> tuple[str, float] | None:
 def plain_course(course: Course) -> dict[str, Any]:
     """As JSON; rates in requests per second, times as their names say.
 
-    `confirmed_rps` is what one would sign: a fresh process held at it after the search.
+    `confirmed_rps` is what one would sign: a fresh process held at it after the search. Without an
+    interval `low_rps` is the highest rate that held and `high_rps` the lowest that did not.
     """
     interval, memory = course.interval, _memory(course)
+    rates = {answer.rate_rps: answer.holds for answer in course.search.answers}
+    held = [rate_rps for rate_rps, holds in rates.items() if holds]
+    failed = [rate_rps for rate_rps, holds in rates.items() if not holds]
+    found = _is_found(course)
     confirmed = course.confirmation
     return {
         "configuration": course.configuration,
         "state": "spent" if course.end == "searching" else course.end,
-        "capacity_rps": interval.estimate,
-        "low_rps": interval.low,
-        "high_rps": interval.high,
+        "capacity_rps": interval.estimate if found else None,
+        "low_rps": interval.low if found else max(held, default=None),
+        "high_rps": interval.high if found else min(failed, default=None),
         "at_least_rps": course.generator_rps,
         "confirmed_rps": confirmed.rate_rps if confirmed else None,
         "confirmation": _plain_tried(confirmed or course.refuted),

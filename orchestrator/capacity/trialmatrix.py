@@ -198,7 +198,14 @@ def _bounds(matrix: Matrix, workload: str, asked: Asked) -> tuple[Bounds, float]
     lowest_rps = written_rate(asked.lowest_rps or least_rps, math.ceil)
     highest_rps = written_rate(asked.highest_rps or first_rps * SPAN, math.floor)
     if lowest_rps >= highest_rps:
-        raise UserError(f"--lowest {lowest_rps:g}/s must be below --highest {highest_rps:g}/s")
+        why = f"--lowest {lowest_rps:g}/s must be below --highest {highest_rps:g}/s"
+        if asked.lowest_rps is None:
+            why = (
+                f"rates below {lowest_rps:g}/s give too few requests in `measure` for the "
+                f"percentiles that are limited, and none above {highest_rps:g}/s is to be tried: "
+                "make `measure` longer, or name a higher --highest"
+            )
+        raise UserError(why)
     bounds = Bounds(
         lowest_rps,
         highest_rps,
@@ -211,6 +218,10 @@ def _bounds(matrix: Matrix, workload: str, asked: Asked) -> tuple[Bounds, float]
 
 def _enough_rps(matrix: Matrix, workload: str) -> float:
     """The rate below which a trial has too few requests for the percentiles that are asked."""
-    asked = {o.metric for o in matrix.policy.objectives if o.kind == "limit"}
+    asked = {
+        o.metric
+        for o in matrix.policy.objectives
+        if any(is_asked(o, name, workload) for name in matrix.configurations)
+    }
     needed = max((REQUESTS_FOR.get(name.rpartition("_")[2], 0) for name in asked), default=0)
     return 1.2 * needed / (matrix.workloads[workload].measure / 1e9)

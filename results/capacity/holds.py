@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from results.judging import steady
 from results.judging.validity import NODE_FAULTS
 from results.metrics import METRICS, format_value
 from results.record import TrialRecord
@@ -40,6 +41,8 @@ def held(
 ) -> Held:
     """Whether a trial keeps every limit, and its service kept up with what came.
 
+    Limits that were kept only because the trial ended don't hold: latency must not rise in measure,
+    and memory must not where memory is limited.
     `values` are the trial's metrics by name. Objectives that are no limits, that only warn, or that
     are about other configurations or workloads are not asked.
     """
@@ -53,9 +56,8 @@ def held(
     if growth > BACKLOG_S * rate_rps:
         return Held(False, f"{growth:,} more requests waited at the end of measure than before")
     unknown = ""
-    for objective in objectives:
-        if not is_asked(objective, record.configuration, record.workload):
-            continue
+    asked = [o for o in objectives if is_asked(o, record.configuration, record.workload)]
+    for objective in asked:
         metric = METRICS[objective.metric]
         value = values.get(metric.name)
         if value is None:
@@ -64,6 +66,8 @@ def held(
             return Held(
                 False, f"{metric.label} {format_value(metric, value)}, not {objective.text}"
             )
+    if rising := _rising(record, asked):
+        return Held(False, f"no steady state: {rising}")
     return Held(None, unknown) if unknown else Held(True, "every limit is kept")
 
 
@@ -79,6 +83,13 @@ def is_asked(objective: Objective, configuration: str, workload: str) -> bool:
         and (not objective.configurations or configuration in objective.configurations)
         and (not objective.workloads or workload in objective.workloads)
     )
+
+
+def _rising(record: TrialRecord, asked: Sequence[Objective]) -> str:
+    """What of that is limited rose all the time, in words; empty when nothing did."""
+    units = {METRICS[objective.metric].unit for objective in asked}
+    rising = (s for s in record.steady or () if s.unit in units and steady.rises(s))
+    return "; ".join(steady.told(series) for series in rising if steady.KINDS[series.series].told)
 
 
 def _backlog_growth(record: TrialRecord) -> int:

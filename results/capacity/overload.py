@@ -30,6 +30,12 @@ COLUMN: Final = {
 }
 """What of a second is held against a limit: below 1,000 requests its p999 is the maximum."""
 
+SETTLED: Final = 3
+"""So many seconds at least must follow, for a recovery to be told from chance."""
+
+NEARLY: Final = 0.8
+"""Latency is back when the limits are kept this share of as often as before."""
+
 REST_SHARE: Final = 0.5
 """Memory before and after is the median of this last share of the part: the first is no rest."""
 
@@ -71,11 +77,11 @@ class Overload:
     """What an overload did.
 
     `latency_p99_ns` are those before, in and after; None where nothing came. `back_after_s` is the
-    time from the overload's end to the first second that kept the limits again; None when none did,
-    or no latency is limited. `within_before` and `within_after` are shares of seconds that kept
-    them, the latter from the first one on. `memory_bytes` are before, peak and after. `died` says
-    how the service ended, when it did. `sent_rps` is what was really sent in the overload;
-    `spoiled` is why nothing can be said.
+    time from the overload's end to the first second from which on the limits were kept nearly as
+    often as before it; None when there was none, or no latency is limited. `within_before` and
+    `within_after` are shares of seconds that kept them, the latter from the first one on.
+    `memory_bytes` are before, peak and after. `died` says how the service ended, when it did.
+    `sent_rps` is what was really sent in the overload; `spoiled` is why nothing can be said.
     """
 
     run_id: str
@@ -151,7 +157,8 @@ def overload_of(
         parts[shape.part(second.second)].append(second)
     own = [o for o in limits if o.metric in COLUMN or o.metric == "error_share"]
     limited = any(o.metric in COLUMN for o in own)
-    back_after_s = _back_after(parts[2], shape, own) if limited else None
+    within_before = _share_within(parts[0], own)
+    back_after_s = _back_after(parts[2], shape, own, within_before or 1.0) if limited else None
     since_back = [s for s in parts[2] if back_after_s is not None
                   and s.second >= shape.ends_s + back_after_s]  # fmt: skip
     codes = {f.code for f in record.findings if f.level == "invalid"}
@@ -167,7 +174,7 @@ def overload_of(
         not_sent=load.not_sent if load else 0,
         limited=limited,
         back_after_s=back_after_s,
-        within_before=_share_within(parts[0], own),
+        within_before=within_before,
         within_after=_share_within(since_back, own),
         memory_bytes=_memory(rows.memory, shape),
         died=next((f.text for f in record.findings if f.code in DEATHS), ""),
@@ -190,10 +197,21 @@ def keeps(second: Second, limits: Sequence[Objective]) -> bool:
     return True
 
 
-def _back_after(after: Sequence[Second], shape: Shape, limits: Sequence[Objective]) -> float | None:
-    """Seconds from the overload's end to the begin of the first second that keeps the limits."""
-    kept = (second.second - shape.ends_s for second in after if keeps(second, limits))
-    return next(kept, None)
+def _back_after(
+    after: Sequence[Second], shape: Shape, limits: Sequence[Objective], usual: float
+) -> float | None:
+    """Seconds from the overload's end to the first second from which on all is nearly as it was.
+
+    `usual` is the share of seconds that kept the limits before it: at its capacity a service does
+    not keep them in each. One good second among bad ones is no recovery, nor one bad one among many
+    a relapse.
+    """
+    for index in range(len(after) - SETTLED + 1):
+        left = after[index:]
+        share = sum(keeps(second, limits) for second in left) / len(left)
+        if keeps(after[index], limits) and share >= NEARLY * usual:
+            return after[index].second - shape.ends_s
+    return None
 
 
 def _share_within(seconds: Sequence[Second], limits: Sequence[Objective]) -> float | None:

@@ -151,7 +151,7 @@ def _short(value: float) -> float:
 def findings(record: TrialRecord) -> Iterator[Finding]:
     """One warning for a trial that was not steady, with every series that was not."""
     texts = [
-        _told(found)
+        told(found)
         for found in record.steady or ()
         if KINDS[found.series].told and found.verdict in (DRIFTS, STEPS)
     ]
@@ -160,13 +160,23 @@ def findings(record: TrialRecord) -> Iterator[Finding]:
         yield Finding("not_steady", "warning", text, "a longer warmup")
 
 
-def _told(found: SeriesTrend) -> str:
-    """As in `RSS rose by 12.0 MiB a minute, over measure by 18 % of its median`."""
+def rises(found: SeriesTrend) -> bool:
+    """Whether a series went up over measure, by a slope or by a step that matters."""
+    return found.verdict in (DRIFTS, STEPS) and _change(found) > 0
+
+
+def _change(found: SeriesTrend) -> float:
     assert found.slope_per_s is not None
     assert found.step is not None
+    return found.step if found.verdict == STEPS else found.slope_per_s * found.seconds
+
+
+def told(found: SeriesTrend) -> str:
+    """As in `RSS rose by 12.0 MiB a minute, over measure by 18 % of its median`."""
+    assert found.slope_per_s is not None
     label = KINDS[found.series].label
     steps = found.verdict == STEPS
-    change = found.step if steps else found.slope_per_s * found.seconds
+    change = _change(found)
     rose = f"{label} {'rose' if change > 0 else 'fell'} by"
     share = f"by {abs(change) / found.level:.0%} of its median".replace("%", " %")
     if steps:

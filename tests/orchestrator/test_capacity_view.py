@@ -148,6 +148,17 @@ def test_the_table_tells_what_was_confirmed_and_what_was_not() -> None:
     assert plain["step_above"]["holds"] is False
     assert plain["trials_made"] == len(plain["trials"]) == 10
     assert plain_course(unconfirmed)["confirmed_rps"] is None
+    assert plain["low_rps"] < plain["capacity_rps"] < plain["high_rps"]
+
+
+def test_where_nothing_is_known_json_says_nothing() -> None:
+    course = Course("default", BOUNDS, 100)
+    ends = ("capacity_rps", "low_rps", "high_rps")
+    assert [plain_course(course)[end] for end in ends] == [None, None, None]
+    for _ in range(2):
+        course.take(Tried("r", Purpose.search, BOUNDS.lowest_rps, Held(False, "too slow")))
+    assert course.end == "below"
+    assert [plain_course(course)[end] for end in ends] == [None, None, BOUNDS.lowest_rps]
 
 
 @pytest.mark.parametrize(

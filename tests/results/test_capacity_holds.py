@@ -8,7 +8,8 @@ import pytest
 from archives import RUN_ID, write_archive
 
 from results.capacity.holds import held, is_asked
-from results.record import Finding, TrialRecord
+from results.judging import steady
+from results.record import Finding, SeriesTrend, TrialRecord
 from results.signoff.language import parse_objective
 
 LIMITS = [parse_objective("p99 <= 40ms"), parse_objective("errors <= 1%")]
@@ -46,6 +47,29 @@ def test_a_growing_backlog_does_not_hold(record: TrialRecord) -> None:
     growing = replace(record, load=replace(record.load, waiting_before=3, waiting_after=90))
     assert held(growing, GOOD, LIMITS, 100).holds is False
     assert held(growing, GOOD, LIMITS, 1_000).holds is True, "less than half a second's arrivals"
+
+
+def drifting(series: str, slope_per_s: float) -> SeriesTrend:
+    unit = steady.KINDS[series].unit
+    return SeriesTrend(
+        series=series, unit=unit, seconds=30, points=30, level=20e6, verdict=steady.DRIFTS,
+        independent=30, slope_per_s=slope_per_s, step=0.0, step_at_s=0.0, step_p=1.0,
+    )  # fmt: skip
+
+
+def test_a_limit_that_is_kept_only_because_the_trial_ended_does_not_hold(
+    record: TrialRecord,
+) -> None:
+    rising = replace(record, steady=[drifting("latency_p99", 0.5e6)])
+    found = held(rising, GOOD, LIMITS, 100)
+    assert found.holds is False
+    assert "no steady state: p99 latency rose" in found.reason
+    falling = replace(record, steady=[drifting("latency_p99", -0.5e6)])
+    assert held(falling, GOOD, LIMITS, 100).holds is True, "it gets better"
+    growing = replace(record, steady=[drifting("rss", 0.5e6)])
+    assert held(growing, GOOD, LIMITS, 100).holds is True, "memory is not limited"
+    limited = [*LIMITS, parse_objective("peak_rss <= 1GiB")]
+    assert held(growing, GOOD | {"peak_rss": 2e7}, limited, 100).holds is False
 
 
 def test_what_the_node_spoiled_is_no_answer_and_what_the_service_did_is(

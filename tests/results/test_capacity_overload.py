@@ -61,7 +61,7 @@ def told(record: TrialRecord, own: Rows) -> Overload:
 CALM = [10.0] * 4
 
 
-def test_latency_comes_back_with_the_first_second_that_keeps_the_limits(
+def test_latency_comes_back_with_the_second_from_which_on_the_limits_are_kept(
     record: TrialRecord,
 ) -> None:
     found = told(record, rows([*CALM, 50, 90, 120, 140, 130, 80, 39, 10, 10, 50, 10, 10]))
@@ -69,6 +69,15 @@ def test_latency_comes_back_with_the_first_second_that_keeps_the_limits(
     assert found.within_before == 1
     assert found.within_after == pytest.approx(5 / 6), "one of the six since then was not"
     assert told(record, rows([*CALM, 50, 50, 50, 50, *[10] * 8])).back_after_s == 0
+
+
+def test_one_good_second_is_no_recovery(record: TrialRecord) -> None:
+    lucky = told(record, rows([*CALM, *[90] * 4, 10, 10, 10, 90, 90, 90, 90, 90]))
+    assert lucky.back_after_s is None
+    late = told(record, rows([*CALM, *[90] * 4, 10, 90, 90, 90, 10, 10, 10, 10]))
+    assert late.back_after_s == 4
+    last = told(record, rows([*CALM, *[90] * 4, *[90] * 6, 10, 10]))
+    assert last.back_after_s is None, "two seconds are too few to tell"
 
 
 def test_latency_that_does_not_come_back_is_told(record: TrialRecord) -> None:
