@@ -14,14 +14,22 @@ from rich.markup import escape
 
 from orchestrator.answers.common import plain_table, print_json
 from orchestrator.matrix import values
-from orchestrator.tune.trialmatrix import Question, Wanted
+from orchestrator.tune.trialmatrix import Question, Wanted, unasked_text
 from orchestrator.tune.tune import tune
-from results.errors import ObjectiveFailed, UserError
+from results.errors import EnvironmentLacks, ObjectiveFailed, UserError
 from results.metrics import METRICS, counted, format_bytes, format_value
+from results.signoff.objectives import CANT_TELL
 from results.statistics.interval import Interval
 from results.tuning.front import front
 from results.tuning.outcomes import Confirmed
-from results.tuning.recommendation import RULE, Recommendation, elsewhere, recommend, snippets
+from results.tuning.recommendation import (
+    RULE,
+    Recommendation,
+    elsewhere,
+    recommend,
+    snippets,
+    why_nothing,
+)
 from results.tuning.search import COLLECTIONS, Tuned
 from results.tuning.spiral import Spiral
 
@@ -68,7 +76,9 @@ def print_tuning(
     output: Path | None,
     form: str,
 ) -> None:
-    """Tune, and tell. Raises ObjectiveFailed when nothing holds, and as `tune` does."""
+    """Tune, and tell. Raises ObjectiveFailed when nothing is recommended, EnvironmentLacks when the
+    picture can't be written, and as `tune` does.
+    """
     try:
         budget_ns = values.duration_ns(budget)
     except ValueError as error:
@@ -87,27 +97,39 @@ def print_tuning(
     tuned, run_ids = tune(question, archive, progress)
     best = recommend(tuned.confirmed, tuned.spiral, question.hard_limit_bytes)
     told = _Told(question, tuned, run_ids, best)
-    if output is not None:
-        from results.report.tune_chart import render_tuning
-
-        output.write_bytes(render_tuning(tuned, best, told.service, picture))
     if form == "json":
         print_json(plain_tuning(told))
     elif form == "md":
         sys.stdout.write("\n".join(_markdown(told)) + "\n")
     else:
         _print(told, console)
-    if question.objectives and best is None:
-        raise ObjectiveFailed(
-            "no setting that was confirmed keeps every objective by its interval; where it can't "
-            "be told, more blocks may (`trials:`)"
-        )
+    if output is not None:
+        _write_picture(told, output, picture)
+    if question.asked.blocking and best is None:
+        unsure = any(own.word == CANT_TELL for own in tuned.confirmed)
+        more = "; where it can't be told, more blocks may (`trials:`)" if unsure else ""
+        raise ObjectiveFailed(why_nothing(tuned.confirmed) + more)
+
+
+def _write_picture(told: _Told, output: Path, form: str) -> None:
+    from results.report.tune_chart import render_tuning
+
+    try:
+        output.write_bytes(render_tuning(told.tuned, told.best, told.service, form))
+    except OSError as error:
+        again = "what was measured is kept, the same command draws it at once"
+        raise EnvironmentLacks(f"{output}: {error.strerror or error}; {again}") from error
 
 
 def _picture_form(output: Path | None) -> str:
+    """What is drawn. Raises UserError where that can't be written, before anything is measured."""
     form = output.suffix.lower().lstrip(".") if output else "svg"
     if form not in FORMS:
         raise UserError(f"{output}: a picture is a .svg, .png or .html file")
+    if output and not output.parent.is_dir():
+        raise UserError(f"{output}: there is no folder {output.parent}")
+    if output and output.is_dir():
+        raise UserError(f"{output} is a folder")
     return form
 
 
@@ -192,20 +214,35 @@ def _sentences(told: _Told) -> Iterator[str]:
                 f"{_name(told, own)}: {cycles.estimate:.0f} collections in measure: its peak may "
                 "not have been reached; measure longer"
             )
-        if own.in_spiral:
-            yield f"{_name(told, own)}: the collector has taken over: it is not recommended"
+        if why := _danger(told, own):
+            yield f"{_name(told, own)}: {why}: it is not recommended"
     if tuned.spiral:
         yield _of_the_spiral(tuned.spiral)
+    for objective in told.question.unasked:
+        yield unasked_text(objective)
     yield from _of_the_rest(told)
+
+
+def _danger(told: _Told, own: Confirmed) -> str:
+    """Why a setting is not recommended, whatever it keeps; empty when it may be."""
+    spiral = told.tuned.spiral
+    if own.in_spiral:
+        return own.spiral or "the collector has taken over"
+    if spiral and not spiral.leaves(own.setting):
+        return (
+            f"no margin to the death spiral, which may begin at {format_bytes(spiral.high_bytes)}"
+        )
+    return ""
 
 
 def _of_the_best(told: _Told) -> Iterator[str]:
     best = told.best
     if best is None:
-        if not told.question.objectives:
+        if not told.question.asked.blocking:
+            warns = " that block" if told.question.objectives else ""
             yield (
-                "nothing is recommended without objectives: write some into the matrix, or add for "
-                f"example --require '{_example(told)}'"
+                f"nothing is recommended without objectives{warns}: write some into the matrix, or "
+                f"add for example --require '{_example(told)}'"
             )
         return
     own = best.confirmed
@@ -213,11 +250,11 @@ def _of_the_best(told: _Told) -> Iterator[str]:
     greatest = format_bytes(own.greatest_bytes or 0)
     limit, margin = format_bytes(best.limit_bytes), f"{best.limit_margin * 100:.0f} %"
     if best.limit_given:
-        yield f"margin to the hard limit of {limit}: {margin} above the greatest peak of {greatest}"
+        yield f"of the hard limit of {limit} the greatest peak of {greatest} leaves {margin} free"
     else:
         yield (
-            f"there is no hard limit: {limit} would leave {margin} above the greatest peak of "
-            f"{greatest}"
+            f"there is no hard limit: of one of {limit} the greatest peak of {greatest} would "
+            f"leave {margin} free"
         )
     if best.spiral_margin is not None:
         yield (
@@ -241,8 +278,9 @@ def _objectives(told: _Told) -> Iterator[str]:
     for own in told.tuned.confirmed:
         for decision in own.decisions:
             if decision.word != "PASS":
-                name, text = _name(told, own), decision.objective.text
-                yield f"{name}: {text}: {decision.word}: {decision.reason}"
+                name, asked = _name(told, own), decision.objective
+                warns = " (only warns)" if asked.severity == "warn" else ""
+                yield f"{name}: {asked.text}: {decision.word}{warns}: {decision.reason}"
 
 
 def _of_the_spiral(spiral: Spiral) -> str:
@@ -253,7 +291,8 @@ def _of_the_spiral(spiral: Spiral) -> str:
     if spiral.state == "above":
         return f"death spiral: at every limit that was tried, up to {high} ({trials})"
     why = f": {'; '.join(spiral.reasons)}" if spiral.reasons else ""
-    return f"death spiral: with GOMEMLIMIT below {low} … {high} (95 %, {trials}){why}"
+    spent = f"still wide after {trials}" if spiral.state == "wide" else trials
+    return f"death spiral: with GOMEMLIMIT below {low} … {high} (95 %, {spent}){why}"
 
 
 def _of_the_rest(told: _Told) -> Iterator[str]:
@@ -284,7 +323,8 @@ def plain_tuning(told: _Told) -> dict[str, Any]:
         "workload": told.question.workload,
         "memory_metric": tuned.asked.memory_metric,
         "objectives": [objective.text for objective in told.question.objectives],
-        "confirmed": [_plain_confirmed(own, id(own) in kept) for own in tuned.confirmed],
+        "not_asked": [objective.text for objective in told.question.unasked],
+        "confirmed": [_plain_confirmed(told, own, id(own) in kept) for own in tuned.confirmed],
         "recommended": best and {
             "setting": best.confirmed.setting.to_plain(),
             "rule": RULE,
@@ -318,7 +358,7 @@ def plain_tuning(told: _Told) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plain_confirmed(own: Confirmed, on_front: bool) -> dict[str, Any]:
+def _plain_confirmed(told: _Told, own: Confirmed, on_front: bool) -> dict[str, Any]:
     return {
         "setting": own.setting.to_plain(),
         "as_written": own.written,
@@ -326,6 +366,7 @@ def _plain_confirmed(own: Confirmed, on_front: bool) -> dict[str, Any]:
         "trials": own.trials,
         "objectives": own.word,
         "greatest_bytes": own.greatest_bytes,
+        "danger": _danger(told, own),
         "figures": {
             name: {
                 "estimate": interval.estimate,
@@ -335,7 +376,12 @@ def _plain_confirmed(own: Confirmed, on_front: bool) -> dict[str, Any]:
             for name, interval in own.intervals.items()
         },
         "decisions": [
-            {"objective": d.objective.text, "decision": d.word, "reason": d.reason}
+            {
+                "objective": d.objective.text,
+                "severity": d.objective.severity,
+                "decision": d.word,
+                "reason": d.reason,
+            }
             for d in own.decisions
         ],
     }

@@ -43,6 +43,12 @@ REQUESTS: Final = 1_200
 """Without 1,000 requests a trial has no p99; arrivals are chance."""
 
 TUNED: Final = ("env.GOGC", "env.GOMEMLIMIT")
+UNASKED: Final = {
+    "no_leak": "a tuning is too short for it",
+    "capacity": "that is a search of its own: bench capacity",
+}
+"""Kinds of objectives that no trial of a tuning can tell, and why."""
+
 BELOW_LIMIT: Final = 0.95
 """GOMEMLIMIT stays below this share of a hard limit."""
 
@@ -77,8 +83,17 @@ class Question:
         self.memory_metric = named_on(matrix.systems[0], ["peak_rss"])[0]
         self.hard_limit_bytes = matrix.limits_of(self.configuration).memory_max
         self.short_ns = _short_ns(matrix, self.workload)
-        self.objectives = (*_own_objectives(self), *_required(wanted.require))
+        own = tuple(_own_objectives(self))
+        self.unasked = tuple(o for o in own if o.kind in UNASKED)
+        asked = (o for o in own if o.kind not in UNASKED)
+        self.objectives = (*asked, *_required(wanted.require))
         self.asked = self._asked()
+
+    @property
+    def rate_rps(self) -> float:
+        """What comes in an open loop; infinite in a closed one."""
+        arrivals = self.matrix.arrivals.get(self.workload)
+        return arrivals.rate_rps if arrivals else math.inf
 
     def _asked(self) -> Asked:
         matrix = self.matrix
@@ -259,20 +274,28 @@ def _short_ns(matrix: Matrix, workload: str) -> int:
 
 
 def _own_objectives(question: Question) -> Iterator[Objective]:
-    """Those of the matrix that are about the workload; a leak needs longer than a tuning has."""
+    """Those of the matrix that are about the workload and the configuration."""
     for objective in question.matrix.policy.objectives:
         about = not objective.configurations or question.configuration in objective.configurations
         here = not objective.workloads or question.workload in objective.workloads
-        if about and here and objective.kind != "no_leak":
+        if about and here:
             yield objective
 
 
 def _required(texts: Sequence[str]) -> Iterator[Objective]:
     for text in texts:
         try:
-            yield parse_objective(text)
+            objective = parse_objective(text)
         except ValueError as error:
             raise UserError(f"--require: {error}") from error
+        if objective.kind in UNASKED:
+            raise UserError(f"--require: {objective.text}: {UNASKED[objective.kind]}")
+        yield objective
+
+
+def unasked_text(objective: Objective) -> str:
+    """As in `not asked: no_leak: a tuning is too short for it`."""
+    return f"not asked: {objective.text}: {UNASKED[objective.kind]}"
 
 
 def _others(combined: list[dict[str, Any]]) -> tuple[Others, ...]:

@@ -19,7 +19,7 @@ from rich.console import Console
 from orchestrator.progress import format_seconds
 from orchestrator.runseries import RunSeries, resumable
 from orchestrator.systems import require_linux
-from orchestrator.tune.trialmatrix import Question
+from orchestrator.tune.trialmatrix import Question, unasked_text
 from orchestrator.tune.view import View, show_view
 from results.archive.archive import RunEntry
 from results.errors import RunIncomplete, UserError
@@ -58,6 +58,8 @@ def tune(question: Question, archive: Path, console: Console) -> tuple[Tuned, li
             f"{format_seconds(budget.most_s)} after building",
             budget,
         )
+        for objective in question.unasked:
+            view.say(unasked_text(objective))
         return Tuning(question.asked, budget, made, view).result(), made.run_ids
 
 
@@ -96,16 +98,16 @@ class _Runs:
         run_id = self._made("confirm", settings, document)
         arms = {question.configuration: question.asked.written} | {s.name: s for s in settings}
         with open_database(self._archive.path, [run_id]) as database:
-            return read_confirmed(database, arms, question.memory_metric, question.configuration)
+            return read_confirmed(
+                database, arms, question.memory_metric, question.configuration, question.rate_rps
+            )
 
     def _outcomes(self, run_id: str, settings: Sequence[Setting]) -> list[Outcome]:
         from results.sql.database import open_database
 
         question = self._question
-        arrivals = question.matrix.arrivals.get(question.workload)
-        rate_rps = arrivals.rate_rps if arrivals else float("inf")
         with open_database(self._archive.path, [run_id]) as database:
-            return read_outcomes(database, settings, question.memory_metric, rate_rps)
+            return read_outcomes(database, settings, question.memory_metric, question.rate_rps)
 
     def _made(self, stage: str, settings: Sequence[Setting], document: dict[str, Any]) -> str:
         """The run that answers: an archived one, one that is gone on with, or a new one."""

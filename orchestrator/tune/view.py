@@ -30,6 +30,8 @@ STAGES: Final = {
     "confirm": "confirmation",
 }
 FRONT_ROWS: Final = 10
+OTHER_LINES: Final = 6
+"""Of a terminal's height: heading, how many more, what is measured now, and a line that scrolls."""
 
 
 class View(Protocol):
@@ -163,7 +165,8 @@ class TerminalView(LiveSeries):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True, overflow="ellipsis")
         best = front_of(self._outcomes)
-        for outcome in best[:FRONT_ROWS]:
+        rows = max(1, min(FRONT_ROWS, self._console.size.height - OTHER_LINES))
+        for outcome in best[:rows]:
             missed = self._words.missed(outcome, self._outcomes)
             table.add_row(
                 Text(outcome.setting.text, "dim" if missed else "bold"),
@@ -172,8 +175,8 @@ class TerminalView(LiveSeries):
                 _percent(outcome.gc_share),
                 Text(f"misses {', '.join(missed)}" if missed else "", "yellow"),
             )
-        if len(best) > FRONT_ROWS:
-            table.add_row(Text(f"and {len(best) - FRONT_ROWS} more", "dim"))
+        if len(best) > rows:
+            table.add_row(Text(f"and {len(best) - rows} more", "dim"))
         return table
 
     def _last_line(self) -> RenderableType:

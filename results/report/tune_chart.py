@@ -14,7 +14,7 @@ from results.report.images import FONT, SCALE
 from results.signoff.objectives import Objective
 from results.tuning.front import front
 from results.tuning.outcomes import Confirmed, Outcome
-from results.tuning.recommendation import Recommendation
+from results.tuning.recommendation import Recommendation, why_nothing
 from results.tuning.search import Tuned
 from results.tuning.settings import MIB
 
@@ -122,10 +122,10 @@ def _subtitle(tuned: Tuned, best: Recommendation | None) -> list[str]:
     lines = ["large: confirmed in full blocks, with intervals · small: single short trials"]
     if best:
         lines.append(f"recommended (thick ring): {best.confirmed.setting.text}")
-    elif not tuned.asked.objectives:
-        lines.append("no objectives: nothing is recommended")
+    elif not tuned.asked.blocking:
+        lines.append("no objectives that block: nothing is recommended")
     else:
-        lines.append("no setting that was confirmed keeps every objective by its interval")
+        lines.append(why_nothing(tuned.confirmed))
     return lines
 
 

@@ -58,7 +58,8 @@ class Confirmed:
     """A setting that was measured in full blocks: medians with intervals, and its objectives.
 
     `intervals` are by metric; `greatest_bytes` is the greatest peak of any trial, of what a hard
-    limit counts where the system tells it.
+    limit counts where the system tells it. `spiral` says why the collector took over in at least
+    half of the trials, empty when it did not.
     """
 
     setting: Setting
@@ -68,6 +69,7 @@ class Confirmed:
     greatest_bytes: float | None = None
     decisions: Sequence[Decision] = ()
     written: bool = False
+    spiral: str = ""
 
     @property
     def point(self) -> tuple[float, float, float] | None:
@@ -81,7 +83,7 @@ class Confirmed:
     @property
     def in_spiral(self) -> bool:
         """Whether the collector has taken over."""
-        return self.point is not None and self.point[2] >= SPIRAL_SHARE
+        return bool(self.spiral) or (self.point is not None and self.point[2] >= SPIRAL_SHARE)
 
     @property
     def holds(self) -> bool:
@@ -108,13 +110,10 @@ def shortfalls(
     """How far a trial is from keeping each objective, by its text: zero or less keeps it.
 
     As a fraction of the bound of a limit, of the baseline for a change; 1 when a figure is missing.
-    `written` are the figures of the configuration as it is written. Leaks are not asked: a short
-    trial tells none.
+    `written` are the figures of the configuration as it is written.
     """
     found = {}
     for objective in objectives:
-        if objective.kind == "no_leak":
-            continue
         value, reference = values.get(objective.metric), written.get(objective.metric)
         found[objective.text] = _shortfall(objective, value, reference)
     return found

@@ -23,7 +23,7 @@ LIMITED: Final = ("peak_cgroup", "peak_job")
 
 _COLLECTIONS: Final = """
 select
-  t.configuration, g.cycles, g.gc_cpu_ns, g.service_cpu_ns, g.limiter_cycle,
+  t.configuration, t.trial_id, g.cycles, g.gc_cpu_ns, g.service_cpu_ns, g.limiter_cycle,
   g.heap_live_median_bytes as live_bytes, g.heap_goal_median_bytes as goal_bytes,
   c.roots_bytes, c.procs, c.first_cycle, c.mark_s * g.cycles as mark_s,
   (t.measure_end_ns - t.measure_start_ns) / 1e9 as seconds
@@ -141,15 +141,23 @@ def _measured(setting: Setting, row: Row | None, peak: float | None) -> Measured
 
 
 def read_confirmed(
-    database: Database, arms: Mapping[str, Setting], memory_metric: str, written: str
+    database: Database,
+    arms: Mapping[str, Setting],
+    memory_metric: str,
+    written: str,
+    rate_rps: float,
 ) -> list[Confirmed]:
-    """What each arm of a run of full blocks showed, by the name of its configuration."""
+    """What each arm of a run of full blocks showed, by the name of its configuration.
+
+    `rate_rps` as for `read_outcomes`.
+    """
     (run,) = database.runs
     measured = database.measurements(run.run_id)
     comparison = database.comparison()
     evidence = Evidence.of(comparison, database.records, measured)
     asked = [objective_from_plain(plain) for plain in run.document["objectives"]]
     decisions = decide(asked, evidence)
+    spirals = _spirals(database, rate_rps)
     found = []
     for name, setting in arms.items():
         values = _values([m for m in measured if m.configuration == name])
@@ -167,9 +175,26 @@ def read_confirmed(
                 greatest_bytes=max(peaks, default=None),
                 decisions=[d for d in decisions if d.cell.configuration == name],
                 written=name == written,
+                spiral=_mostly(spirals[name]),
             )
         )
     return found
+
+
+def _spirals(database: Database, rate_rps: float) -> dict[str, list[str]]:
+    """By configuration, what `_spiral` says of each trial."""
+    records = {record.trial_id: record for record in database.records}
+    found: dict[str, list[str]] = defaultdict(list)
+    for row in database.query(_COLLECTIONS).to_pylist():
+        said = held(records[row["trial_id"]], {}, (), rate_rps)
+        found[row["configuration"]].append(_spiral(row, _share(row), said))
+    return found
+
+
+def _mostly(reasons: Sequence[str]) -> str:
+    """The first reason, when at least half of the trials have one."""
+    seen = [reason for reason in reasons if reason]
+    return seen[0] if seen and 2 * len(seen) >= len(reasons) else ""
 
 
 def _values(measured: Sequence[Measurement]) -> dict[str, list[float]]:

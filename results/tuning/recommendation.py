@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from results.signoff.objectives import PASS
 from results.tuning.outcomes import Confirmed
 from results.tuning.settings import MIB, Setting
 from results.tuning.spiral import Spiral
@@ -36,8 +37,9 @@ class Recommendation:
 def recommend(
     confirmed: Sequence[Confirmed], spiral: Spiral | None, limit_bytes: float | None
 ) -> Recommendation | None:
-    """By `RULE`; None when nothing keeps every objective, or there is none."""
-    holding = [c for c in confirmed if c.holds and c.point]
+    """By `RULE`, of what the spiral leaves; None when there is nothing, or no objective."""
+    left = [c for c in confirmed if spiral is None or spiral.leaves(c.setting)]
+    holding = [c for c in left if c.holds and c.point]
     if not holding:
         return None
     best = min(holding, key=lambda c: c.point or ())
@@ -51,6 +53,13 @@ def recommend(
         limit_margin=1 - greatest / size,
         spiral_margin=_spiral_margin(best.setting, spiral),
     )
+
+
+def why_nothing(confirmed: Sequence[Confirmed]) -> str:
+    """Why nothing is recommended although there are objectives."""
+    if any(own.word == PASS for own in confirmed):
+        return "what keeps every objective is in the death spiral, or has no margin to it"
+    return "no setting that was confirmed keeps every objective by its interval"
 
 
 def _least_limit(best: Confirmed) -> float:

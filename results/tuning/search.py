@@ -77,6 +77,11 @@ class Asked:
     objectives: tuple[Objective, ...] = ()
     seed: int = 1
 
+    @property
+    def blocking(self) -> tuple[Objective, ...]:
+        """The objectives that decide; what only warns is shown, and steers nothing."""
+        return tuple(o for o in self.objectives if o.severity == "block")
+
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
@@ -98,12 +103,13 @@ class Tuning:
     measuring: Measuring
     telling: Telling
     _outcomes: list[Outcome] = field(default_factory=list)
+    _found: Spiral | None = None
 
     def result(self) -> Tuned:
         """Search until the trials or the time are spent, then confirm. Raises RunIncomplete."""
         self._begin()
         skipped = self._explore(self._space())
-        spiral = self._spiral()
+        spiral = self._found = self._spiral()
         finalists = self._choose(self._looked_longer(), self.budget.finalists)
         if not finalists:
             raise RunIncomplete("no other setting showed figures that could be confirmed")
@@ -162,7 +168,7 @@ class Tuning:
 
     @property
     def _bounds(self) -> Bounds:
-        objectives = self.asked.objectives
+        objectives = self.asked.blocking
         return Bounds(
             bound_on(objectives, self.asked.memory_metric), bound_on(objectives, "gc_cpu_share")
         )
@@ -180,7 +186,7 @@ class Tuning:
             if not budget.allows(budget.short_run_s(size), kept_s):
                 break
             prior = self._prior()
-            if self.asked.objectives and len(self._outcomes) > BATCH:
+            if self.asked.blocking and len(self._outcomes) > BATCH:
                 exploring.close_in(prior, self._outcomes, self._keeps)
             batch = exploring.batch(prior, self._outcomes, size)
             if not batch:
@@ -198,7 +204,7 @@ class Tuning:
 
     def _shortfalls(self, outcome: Outcome) -> dict[str, float]:
         written = self._outcomes[0].values
-        return shortfalls(self.asked.objectives, outcome.values, written)
+        return shortfalls(self.asked.blocking, outcome.values, written)
 
     def _keeps(self, outcome: Outcome) -> bool:
         """Whether a single trial keeps every objective."""
@@ -278,8 +284,8 @@ class Tuning:
         or miss them by the least.
         """
         written = self.asked.written
-        usable = [o for o in outcomes if o.point and not o.spiral and o.setting != written]
-        if not self.asked.objectives:
+        usable = [o for o in outcomes if self._is_usable(o) and o.setting != written]
+        if not self.asked.blocking:
             return _settings(spread(promising(usable, _point), _memory, count))
         by_memory = sorted(usable, key=_memory)
         missed = smoothed([max(self._shortfalls(o).values(), default=0.0) for o in by_memory])
@@ -288,6 +294,12 @@ class Tuning:
         roomy = [o for _, o in sorted(known, key=lambda pair: pair[0])]
         return _settings(apart([o for o in (*least, *roomy) if o], _memory)[:count])
 
+    def _is_usable(self, outcome: Outcome) -> bool:
+        return bool(outcome.point) and not outcome.spiral and self._leaves(outcome.setting)
+
+    def _leaves(self, setting: Setting) -> bool:
+        return self._found is None or self._found.leaves(setting)
+
     def _confirm(self, settings: Sequence[Setting]) -> list[Confirmed]:
         self.telling.say(f"confirming {', '.join(s.text for s in settings)}")
         self.budget.used_s += self.budget.confirming_s(len(settings))
@@ -295,13 +307,13 @@ class Tuning:
 
     def _between(self, confirmed: Sequence[Confirmed]) -> list[Setting]:
         """What may hold with less memory than the best so far, and more than what did not."""
-        if not self.asked.objectives:
+        if not self.asked.blocking:
             return []
-        known = [(c.point[0], c.holds) for c in confirmed if c.point]
+        known = [(c.point[0], c.holds and self._leaves(c.setting)) for c in confirmed if c.point]
         best = min((memory for memory, holds in known if holds), default=OFF)
         below = max((memory for memory, holds in known if not holds and memory < best), default=0.0)
         done = {c.setting for c in confirmed}
-        new = [o for o in self._outcomes if o.point and not o.spiral and o.setting not in done]
+        new = [o for o in self._outcomes if self._is_usable(o) and o.setting not in done]
         pool = [
             o
             for o in sorted(new, key=_memory)

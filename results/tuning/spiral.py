@@ -49,6 +49,17 @@ class Spiral:
         limit = setting.memlimit_bytes
         return None if limit == float("inf") else 1 - self.high_bytes / limit
 
+    def leaves(self, setting: Setting) -> bool:
+        """Whether a setting is surely outside: its limit is above the spiral's upper end.
+
+        True for other values of the other axes, of which nothing is known.
+        """
+        limit = setting.memlimit_bytes
+        if setting.others != self.others:
+            return True
+        # The end of one that was not found is a limit that did well.
+        return limit >= self.high_bytes if self.state == "below" else limit > self.high_bytes
+
 
 @dataclass(slots=True)
 class SpiralSearch:

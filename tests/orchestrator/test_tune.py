@@ -11,7 +11,7 @@ import pytest
 import yaml
 from bench_command import Workplace, wait_until
 
-from orchestrator.tune.trialmatrix import Question, Wanted
+from orchestrator.tune.trialmatrix import Question, Wanted, unasked_text
 from results.errors import UserError
 from results.gomodel import OFF
 from results.tuning.settings import GOGCS, MIB, Setting
@@ -91,6 +91,8 @@ def test_it_goes_on_where_it_was_interrupted_and_says_what_to_run_with(tmp_path:
         (TINY, ("--require", "p99 < 40ms"), "--require: '<' does not say what a limit is"),
         (TINY, ("--budget", "30s"), "is too short: a tuning with 4 finalists in 3 blocks needs"),
         (TINY, ("-o", "front.gif"), "a picture is a .svg, .png or .html file"),
+        (TINY, ("-o", "missing/front.svg"), "missing/front.svg: there is no folder missing"),
+        (TINY, ("--require", "capacity >= 800/s"), "that is a search of its own: bench capacity"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_measured(
@@ -133,7 +135,7 @@ def test_each_run_is_a_matrix_that_loads_and_says_what_is_tried(tmp_path: Path) 
     text = TINY + "limits: {memory_max: 256MiB}\n"
     asked = question(tmp_path, text, require=("p99 not worse by > 20%",))
     settings = [Setting(50), Setting(OFF, 64 * MIB)]
-    _, matrix = asked.load(asked.confirming(settings, 3), tmp_path)
+    matrix = asked.load(asked.confirming(settings, 3), tmp_path)
     assert list(matrix.configurations) == ["default", "gogc-50", "gogc-off-gomemlimit-64mib"]
     assert matrix.baseline == "default"
     assert matrix.configurations["default"].env == {}
@@ -144,8 +146,21 @@ def test_each_run_is_a_matrix_that_loads_and_says_what_is_tried(tmp_path: Path) 
     assert set(kinds["limit"]) == set(matrix.configurations)
     assert set(kinds["change"]) == set(matrix.configurations) - {"default"}
     assert asked.asked.most_bytes == pytest.approx(256 * MIB * 0.95)
-    _, alone = asked.load(asked.short(settings[:1], 0), tmp_path)
+    alone = asked.load(asked.short(settings[:1], 0), tmp_path)
     assert list(alone.configurations) == ["gogc-50"]
+
+
+def test_what_no_trial_of_a_tuning_can_tell_is_left_out(tmp_path: Path) -> None:
+    objectives = "objectives: [p99 <= 5s, no_leak over 1h, capacity >= 800/s]\n"
+    asked = question(tmp_path, ONE.replace("measure: 1s", "measure: 2h") + objectives)
+    assert [o.text for o in asked.objectives] == ["p99 <= 5s"]
+    assert [o.text for o in asked.asked.objectives] == ["p99 <= 5s"]
+    assert [unasked_text(o) for o in asked.unasked] == [
+        "not asked: no_leak over 1h: a tuning is too short for it",
+        "not asked: capacity >= 800/s: that is a search of its own: bench capacity",
+    ]
+    (told,) = asked.confirming([Setting(50)], 3)["objectives"]
+    assert told["require"] == "p99 <= 5s"
 
 
 def test_a_short_trial_has_enough_requests_and_a_shape_is_never_cut(tmp_path: Path) -> None:

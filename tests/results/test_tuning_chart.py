@@ -53,6 +53,7 @@ def test_every_spiral_and_open_bounds_can_be_drawn(found, state):
     }
     confirmed = (found.confirmed[0], replace(found.confirmed[1], intervals=endless))
     spiral = Spiral(state, found.spiral.low_bytes, found.spiral.high_bytes, 5)
-    spec = tuning_spec(replace(found, spiral=spiral, confirmed=confirmed), None, "s")
+    best = recommend(found.confirmed, None, None)
+    spec = tuning_spec(replace(found, spiral=spiral, confirmed=confirmed), best, "s")
     assert "Infinity" not in str(spec)
     assert ("death spiral" in str(spec)) == (state != "below")

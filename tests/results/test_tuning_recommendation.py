@@ -1,6 +1,7 @@
 """What `bench tune` recommends, and that what it says to paste means the same to others."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from results.signoff.language import parse_objective
 from results.signoff.objectives import Cell, Decision
 from results.statistics.interval import Interval
 from results.tuning.outcomes import Confirmed, shortfalls
-from results.tuning.recommendation import recommend, snippets, variables
+from results.tuning.recommendation import recommend, snippets, variables, why_nothing
 from results.tuning.settings import MIB, OFF, Setting, memlimit_text
 from results.tuning.spiral import Spiral
 
@@ -24,8 +25,10 @@ SETTINGS = st.builds(
 )
 
 
-def confirmed(setting, memory_mib, word="PASS", *, share=0.1, greatest_mib=None):
-    objective = parse_objective("p99 <= 40ms")
+def confirmed(
+    setting, memory_mib, word="PASS", *, share=0.1, greatest_mib=None, severity="block", spiral=""
+):
+    objective = parse_objective("p99 <= 40ms", severity=severity)
     cell = Cell("linux", "node", "steady", setting.name)
     memory = memory_mib * MIB
     return Confirmed(
@@ -39,6 +42,7 @@ def confirmed(setting, memory_mib, word="PASS", *, share=0.1, greatest_mib=None)
         memory_metric="peak_rss",
         greatest_bytes=(greatest_mib or memory_mib) * MIB,
         decisions=[Decision(objective, cell, word, "")],
+        spiral=spiral,
     )
 
 
@@ -68,6 +72,35 @@ def test_without_a_hard_limit_one_with_room_is_told():
 def test_what_does_not_hold_is_not_recommended():
     own = [confirmed(Setting(), 360, "FAIL"), confirmed(Setting(50), 300, "CAN'T TELL")]
     assert recommend(own, SPIRAL, None) is None
+
+
+def test_what_has_no_margin_to_the_spiral_is_not_recommended():
+    inside = confirmed(Setting(OFF, 185 * MIB), 190, share=0.35)
+    at_its_end = confirmed(Setting(OFF, 190 * MIB), 195, share=0.35)
+    clear = confirmed(Setting(OFF, 240 * MIB), 242)
+    assert recommend([inside, at_its_end, clear], SPIRAL, None).confirmed is clear
+    assert recommend([inside, at_its_end], SPIRAL, None) is None
+    assert "death spiral" in why_nothing([inside, at_its_end])
+    # Where none was found, a limit that was tried and did well is no danger.
+    tried = Spiral("below", 185 * MIB, 185 * MIB, 9)
+    assert recommend([inside], tried, None).confirmed is inside
+    # Of another release's spiral nothing is known.
+    other = confirmed(Setting(OFF, 185 * MIB, (("go", "1.22"),)), 190)
+    assert recommend([other], SPIRAL, None).confirmed is other
+
+
+def test_a_collector_that_takes_over_without_half_of_the_cpu_is_not_recommended():
+    marking = confirmed(Setting(OFF, 240 * MIB), 242, share=0.2, spiral="collections went on")
+    assert recommend([marking], None, None) is None
+    assert "death spiral" in why_nothing([marking])
+
+
+def test_what_only_warns_recommends_nothing_and_stands_in_no_way():
+    warned = confirmed(Setting(50), 300, "FAIL", severity="warn")
+    assert recommend([warned], None, None) is None
+    (asked,) = confirmed(Setting(50), 300).decisions
+    both = replace(warned, decisions=[*warned.decisions, asked])
+    assert recommend([both], None, None).confirmed is both
 
 
 @given(SETTINGS.filter(lambda s: s.bounded))

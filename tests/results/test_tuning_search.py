@@ -134,6 +134,33 @@ def test_the_time_is_kept():
     assert len(made.shorts) < 24
 
 
+def test_what_only_warns_steers_nothing():
+    without, warned = simulated(2), simulated(2)
+    warned.objectives = (parse_objective("gc_cpu <= 10%", severity="warn"),)
+    first, second = tuned(without, seed=2), tuned(warned, seed=2)
+    assert without.shorts == warned.shorts
+    assert first.skipped == second.skipped
+    settings = [c.setting for c in first.confirmed]
+    assert settings == [c.setting for c in second.confirmed]
+    missed = [d for c in second.confirmed for d in c.decisions if d.word != "PASS"]
+    assert missed, "it is still shown"
+    blocked, both = simulated(2, "p99 <= 8ms"), simulated(2, "p99 <= 8ms")
+    both.objectives = (*both.objectives, *warned.objectives)
+    tuned(blocked, seed=2)
+    assert any(c.holds for c in tuned(both, seed=2).confirmed)
+    assert blocked.shorts == both.shorts
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_confirmed_is_clear_of_the_spiral(seed):
+    # Far from half of the CPU time: only time tells that one collection follows the other.
+    idle = GoService(**SERVICE.to_plain() | {"cycle_cpu_s": 0.02, "cycle_wall_s": 0.15})
+    result = tuned(simulated(seed, "p99 <= 60s", service=idle), seed=seed)
+    assert all(result.spiral.leaves(c.setting) for c in result.confirmed)
+    best = recommend(result.confirmed, result.spiral, None)
+    assert best.spiral_margin is None or best.spiral_margin > 0
+
+
 def test_what_nothing_can_hold_is_not_recommended():
     result = tuned(simulated(1, "peak_rss <= 150MiB"))
     assert recommend(result.confirmed, result.spiral, None) is None
