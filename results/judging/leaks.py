@@ -99,8 +99,9 @@ class Leak:
             needed = f"; {_length(self.needed_s)} of measure would" if self.needed_s else ""
             return f"{head}{needed}"
         if self.verdict == NO_LEAK:
-            most = format_bytes(max(0.0, self.slope.high) * 3600)
-            return f"{head}; {label} grows by at most {most} an hour"
+            if self.slope.high <= 0:
+                return f"{head}; {label} does not grow"
+            return f"{head}; {label} grows by at most {format_bytes(self.slope.high * 3600)} an hour"
         rate = format_bytes(self.slope.estimate * 3600)
         text = f"{head}: {label} grew by {rate} an hour ({_range(self.slope)})"
         if self.against is None:
