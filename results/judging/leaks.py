@@ -101,7 +101,8 @@ class Leak:
         if self.verdict == NO_LEAK:
             if self.slope.high <= 0:
                 return f"{head}; {label} does not grow"
-            return f"{head}; {label} grows by at most {format_bytes(self.slope.high * 3600)} an hour"
+            most = format_bytes(self.slope.high * 3600)
+            return f"{head}; {label} grows by at most {most} an hour"
         rate = format_bytes(self.slope.estimate * 3600)
         text = f"{head}: {label} grew by {rate} an hour ({_range(self.slope)})"
         if self.against is None:
