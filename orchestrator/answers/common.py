@@ -31,6 +31,7 @@ STATUS_STYLES = {
     "interrupted": "yellow",
     "incomplete": "red",
 }
+FINDING_STYLES = {"invalid": "red", "warning": "yellow", "note": "dim"}
 CHECK_STYLES = {"ok": "green", "limited": "yellow", "missing": "red"}
 
 
@@ -104,15 +105,7 @@ def print_comparison(
     if not comparison.tables:
         raise RunIncomplete("there are no valid trials to compare; every trial: bench show")
     if fail_on_worse:
-        deciding = [
-            (f"{row.metric.label} of {table.candidate} under {table.workload}", row.verdict)
-            for table in comparison.tables
-            for row in table.rows
-            if row.primary
-        ]
-        worse = [what for what, verdict in deciding if verdict == "worse"]
-        open_ = [f"{w}: {v}" for w, v in deciding if v.startswith(("needs", "invalid", "n/a"))]
-        fail_on(worse, open_, comparison.settings.baseline)
+        fail_on(comparison.worse, comparison.undecided, comparison.settings.baseline)
 
 
 def fail_on(worse: list[str], undecided: list[str], against: str) -> None:
@@ -263,9 +256,7 @@ def _print_trials(records: list[Any], console: Console) -> None:
     for record in records:
         mark = "[green]valid[/]" if record.valid else "[red]invalid[/]"
         doubts = "".join(
-            f"\n[{'red' if f.level == 'invalid' else 'yellow'}]{escape(f.text)}[/]"
-            for f in record.findings
-            if f.level != "note"
+            f"\n[{FINDING_STYLES[f.level]}]{escape(f.text)}[/]" for f in record.findings
         )
         figures = trial_figures(record) + (f", on {record.node_id}" if several else "")
         table.add_row(record.trial_id, mark, escape(figures) + doubts)

@@ -18,7 +18,13 @@ from statistics import median
 from typing import Any, Final
 
 from results.comparing.compare import Measurement, Row, Settings
-from results.comparing.comparison import RESIDUE
+from results.comparing.comparison import (
+    RESIDUE,
+    Place,
+    planned_places,
+    set_up_of,
+    without_trial,
+)
 from results.errors import UserError
 from results.judging.traffic import differences, other_traffic, traffic_of_run
 from results.metrics import Metric, counted, metrics_on
@@ -29,12 +35,9 @@ from results.statistics.twosample import Shift, shift_between, smallest_p, withi
 
 NOT_PAIRED: Final = (
     "The runs share no blocks, so trials are not paired: what else changed between the runs is in "
-    "the change too."
+    "the change too, and a machine that drifts can give verdicts that are not the service's."
 )
 TRIALS_MAX: Final = 200
-
-Place = tuple[str, str, str, str]
-"""System, node class, workload, configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,14 @@ class Across:
 
     @property
     def undecided(self) -> list[str]:
-        """The figures that decide and have no verdict."""
-        return [
+        """The figures that decide and have no verdict, and what is not compared at all."""
+        rows = [
             f"{row.metric.label} of {table.configuration} under {table.workload}: {row.verdict}"
             for table in self.tables
             for row in table.rows
-            if row.primary and row.verdict.startswith(("needs", "invalid", "n/a"))
+            if row.primary and row.open
         ]
+        return [*rows, *self.left_out]
 
 
 def across(then: MeasuredRun, now: MeasuredRun, name: str) -> Across:
@@ -172,16 +176,23 @@ def _values(run: MeasuredRun) -> dict[Place, dict[str, list[float | None]]]:
 def _left_out(
     then: MeasuredRun, now: MeasuredRun, before: dict[Place, Any], after: dict[Place, Any]
 ) -> Iterator[str]:
-    """What of the newer run has nothing to be held against, and why."""
+    """What of the two runs has nothing to be held against, and why."""
     yield from _other_traffic(then, now).values()
+    planned_then, planned_now = (planned_places(r.document, r.records) for r in (then, now))
+    known_then, known_now = planned_then | before.keys(), planned_now | after.keys()
     for index, what in enumerate(("system", "node class", "workload", "configuration")):
-        theirs = {place[: index + 1] for place in before}
-        for place in sorted({place[: index + 1] for place in after} - theirs):
+        theirs = {place[: index + 1] for place in known_then}
+        for place in sorted({place[: index + 1] for place in known_now} - theirs):
             if place[:index] in {known[:index] for known in theirs}:
                 yield f"{what} {place[-1]} is not in {then.run_id}"
-    for place in sorted(before.keys() - after.keys()):
-        if place[:3] in {known[:3] for known in after}:
-            yield f"configuration {place[3]} is not in {now.run_id}"
+    for index, what in ((2, "workload"), (3, "configuration")):
+        ours = {place[: index + 1] for place in known_now}
+        for place in sorted({place[: index + 1] for place in known_then} - ours):
+            if place[:index] in {known[:index] for known in ours}:
+                yield f"{what} {place[-1]} is not in {now.run_id}"
+    for run, planned, measured in ((then, planned_then, before), (now, planned_now, after)):
+        for place in sorted(planned - measured.keys()):
+            yield f"{without_trial(place)} in {run.run_id}"
 
 
 def _other_traffic(then: MeasuredRun, now: MeasuredRun) -> dict[str, str]:
@@ -240,6 +251,7 @@ def _row(
         p=shift.p if shift else None,
         p_adjusted=shift.p if shift else None,
         pairs=min(len(first), len(second)),
+        values=(len(first), len(second)),
         primary=settings.decides(metric, system),
         verdict=_verdict(metric, first, second, shift, settings, relative=relative),
     )
@@ -307,14 +319,15 @@ def _decided(tables: Sequence[AcrossTable], settings: Settings) -> Iterator[Acro
         for row in table.rows:
             decides = row.primary and row.p is not None
             p = next(corrected) if decides else row.p
-            rows.append(_settled(row, p, table, settings, len(deciding) if decides else 1))
+            rows.append(_settled(row, p, settings, len(deciding) if decides else 1))
         yield replace(table, rows=tuple(rows))
 
 
-def _settled(row: Row, p: float | None, table: AcrossTable, settings: Settings, family: int) -> Row:
+def _settled(row: Row, p: float | None, settings: Settings, family: int) -> Row:
+    """The verdict after correction. A trial may lack the figure: the row's own values count."""
     verdict, level = row.verdict, settings.alpha * (1 + 1e-12)
     if verdict in ("better", "worse", "no difference shown"):
-        if smallest_p(table.then, table.now) > level / family:
+        if smallest_p(*row.values) > level / family:
             verdict = f"needs {trials_at_least(settings.confidence, family)} trials"
         elif p is not None and p > level:
             verdict = "no difference shown"
@@ -333,21 +346,9 @@ def _changed(place: Place, then: MeasuredRun, now: MeasuredRun) -> list[str]:
 
 
 def _set_up(place: Place, run: MeasuredRun) -> dict[str, Any]:
-    system, node_class, workload, configuration = place
     for record in run.records:
-        if (record.os, record.node_class, record.workload, record.configuration) == (
-            system, node_class, workload, configuration,
-        ):  # fmt: skip
-            service = record.spec["service"]
-            own = {k: v for k, v in service["environment"] if not k.startswith("HEAPGATE_")}
-            return {
-                "Go": service["binary"]["go_version"] or "–",
-                "build": service["binary"]["sha256"][:12],
-                "build flags": " ".join(service["binary"].get("build_flags") or ()),
-                "environment": " ".join(f"{k}={v}" for k, v in sorted(own.items())),
-                "arguments": " ".join(service["arguments"]),
-                "limits": {k: v for k, v in record.spec["limits"].items() if v is not None},
-            }
+        if (record.os, record.node_class, record.workload, record.configuration) == place:
+            return set_up_of(record)
     return {}
 
 

@@ -134,6 +134,8 @@ def _plain(table: AcrossTable, row: Row) -> dict[str, Any]:
         "unit": row.metric.unit,
         "then": row.baseline,
         "now": row.candidate,
+        "then_values": row.values[0],
+        "now_values": row.values[1],
         "then_trials": table.then,
         "now_trials": table.now,
         "relative": row.relative,

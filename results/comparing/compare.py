@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from results.metrics import Metric, metrics_on, named_on
+from results.metrics import METRICS, Metric, metrics_on, named_on
 from results.statistics.interval import Interval
 from results.statistics.paired import (
     PairedShift,
@@ -25,6 +25,7 @@ from results.statistics.paired import (
     equivalent,
     holm,
     paired_shift,
+    sign_flip_p,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class Row:
     """One metric: medians over blocks, the change, and what can be said of it.
 
     `change` is a fraction of the baseline when `relative`, else a difference in the metric's unit.
-    `more_blocks` is about how many blocks would show a change of this size.
+    `more_blocks` is about how many blocks would show a change of this size. `values` are those of
+    either side where nothing is paired, `differences` those of the pairs: of logarithms when
+    `relative`.
     """
 
     metric: Metric
@@ -107,6 +110,13 @@ class Row:
     primary: bool
     verdict: str
     more_blocks: int | None = None
+    values: tuple[int, int] = (0, 0)
+    differences: tuple[float, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing can be said of it."""
+        return self.verdict.startswith(("needs", "invalid", "n/a"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,7 @@ class Comparison:
     """All tables of the compared runs, and everything to know beside them.
 
     `planned` are the blocks planned for a node class, `wine` the version where one ran under it.
+    `missing` is what was planned and has no table.
     """
 
     run_ids: tuple[str, ...]
@@ -150,6 +161,27 @@ class Comparison:
     planned: dict[str, int] = field(default_factory=dict)
     wine: dict[str, str] = field(default_factory=dict)
     leaks: tuple[Leak, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def worse(self) -> list[str]:
+        """The figures that decide and are worse."""
+        return [name for name, row in self._deciding if row and row.verdict == "worse"]
+
+    @property
+    def undecided(self) -> list[str]:
+        """The figures that decide and have no verdict, and what is not compared at all."""
+        told = [f"{name}: {row.verdict}" for name, row in self._deciding if row and row.open]
+        none = [f"{name}: no such figure" for name, row in self._deciding if row is None]
+        return [*told, *none, *self.missing]
+
+    @property
+    def _deciding(self) -> Iterator[tuple[str, Row | None]]:
+        """What decides in each table, by name; None where the table lacks it."""
+        for table in self.tables:
+            for name in named_on(table.os, self.settings.primary):
+                what = f"{METRICS[name].label} of {table.candidate} under {table.workload}"
+                yield what, table.row(name)
 
     def planned_on(self, node_class: str) -> int:
         """The blocks that a node class should have measured."""
@@ -327,6 +359,7 @@ def _row(
         pairs=len(pair.values),
         primary=primary,
         verdict=_without_pairs(pair),
+        differences=tuple(pair.differences),
     )
     if shift is None:
         return row
@@ -404,6 +437,7 @@ def comparison_rows(comparison: Comparison) -> pa.Table:
             ("change_high", pa.float64()),
             ("p", pa.float64()),
             ("p_adjusted", pa.float64()),
+            ("p_sign_flip", pa.float64()),
             ("pairs", pa.int64()),
             ("is_primary", pa.bool_()),
             ("verdict", pa.string()),
@@ -434,6 +468,7 @@ def plain_row(table: Table, row: Row) -> dict[str, Any]:
         "change_high": _finite(change.high) if change else None,
         "p": row.p,
         "p_adjusted": row.p_adjusted,
+        "p_sign_flip": sign_flip_p(row.differences),
         "pairs": row.pairs,
         "is_primary": row.primary,
         "verdict": row.verdict,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from results.comparing.compare import Comparison, Measurement, Settings, compare
+from results.comparing.compare import Comparison, Measurement, Settings, Table, compare
 from results.comparing.trimming import trimmings
 from results.errors import UserError
 from results.judging.leaks import leaks_of
@@ -15,6 +16,7 @@ from results.metrics import counted, format_bytes
 from results.record import TrialRecord, group_of, planned_id
 
 RESIDUE: Final[dict[str, Callable[[TrialRecord], Any]]] = {
+    "CPU model": lambda record: record.node.get("cpu_model"),
     "kernel": lambda record: record.node.get("kernel"),
     "CPU governor": lambda record: record.node.get("governor"),
     "huge pages": lambda record: record.node.get("huge_pages"),
@@ -24,6 +26,16 @@ RESIDUE: Final[dict[str, Callable[[TrialRecord], Any]]] = {
     "sampling interval": lambda record: record.spec.get("sampling_interval_ns"),
 }
 """What may move a figure and is in no column: trials of one table should agree in it."""
+
+DECIDING: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "confidence": lambda document: f"{document['comparison']['confidence']:g}",
+    "primary metrics": lambda document: ", ".join(sorted(document["comparison"]["primary"])),
+    "margins": lambda document: _margins(document["comparison"]["margins"]),
+}
+"""How a run's matrix wants it decided: runs that are compared as one must agree in it."""
+
+Place = tuple[str, str, str, str]
+"""System, node class, workload, configuration."""
 
 
 def comparison_of(
@@ -36,13 +48,15 @@ def comparison_of(
     """Everything that is told about some runs of one service.
 
     `damage` is what can't be believed any more and is no reason of an invalid trial.
-    Raises UserError for runs that can't be compared: of other services, or with other baselines.
+    Raises UserError for runs that can't be compared: of other services, with other baselines, or
+    to be decided in another way.
     """
-    first = documents[0]
     _refuse_other_traffic(documents, records)
     service = _only_one("services", documents, lambda d: str(d["service"]))
     baseline = _only_one("baselines", documents, _baseline_of)
-    asked = first["comparison"]
+    for what, told in DECIDING.items():
+        _only_one(what, documents, told)
+    asked = documents[0]["comparison"]
     settings = Settings(
         baseline=baseline,
         confidence=asked["confidence"],
@@ -74,7 +88,50 @@ def comparison_of(
         planned=_planned(documents, records),
         wine={r.node_class: r.wine for r in records if r.wine},
         leaks=leaks,
+        missing=tuple(_missing(documents, records, tables)),
     )
+
+
+def planned_places(document: Mapping[str, Any], records: Iterable[TrialRecord]) -> set[Place]:
+    """Where a run was to measure: on the node classes on which its groups of nodes tried to.
+
+    A group without any record is named instead of its class.
+    """
+    planned = {str(trial["trial_id"]): trial for trial in document["planned"]}
+    tried: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for record in records:
+        if trial := planned.get(planned_id(record.trial_id)):
+            tried[_group(trial), record.workload].add(record.node_class)
+            tried[_group(trial),].add(record.node_class)
+    places: set[Place] = set()
+    for trial in planned.values():
+        group, workload = _group(trial), str(trial["workload"])
+        classes = tried.get((group, workload)) or tried.get((group,)) or {group or trial["os"]}
+        places |= {(trial["os"], c, workload, trial["configuration"]) for c in classes}
+    return places
+
+
+def _group(trial: Mapping[str, Any]) -> str:
+    """A planned trial's group of nodes; the first format knew only one."""
+    return str(trial.get("group", ""))
+
+
+def _missing(
+    documents: Sequence[dict[str, Any]], records: Sequence[TrialRecord], tables: Sequence[Table]
+) -> Iterable[str]:
+    """What was planned beside the baseline and has no table: no trial of it counts."""
+    places: set[Place] = set()
+    for document in documents:
+        own = [record for record in records if record.run_id == document.get("run_id")]
+        places |= {p for p in planned_places(document, own) if p[3] != _baseline_of(document)}
+    found = {(table.os, table.node_class, table.workload, table.candidate) for table in tables}
+    return map(without_trial, sorted(places - found))
+
+
+def without_trial(place: Place) -> str:
+    """A place of which no trial counts, in words."""
+    _, node_class, workload, configuration = place
+    return f"{configuration} under {workload} on {node_class} has no valid trial"
 
 
 def _planned(documents: Sequence[dict[str, Any]], records: Sequence[TrialRecord]) -> dict[str, int]:
@@ -165,6 +222,10 @@ def _refuse_other_traffic(
         known = traffic | known
 
 
+def _margins(margins: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:g}" for name, share in sorted(margins.items())) or "(none)"
+
+
 def _baseline_of(document: dict[str, Any]) -> str:
     return next(str(t["configuration"]) for t in document["planned"] if t["baseline"])
 
@@ -232,10 +293,32 @@ def _residue(records: Sequence[TrialRecord]) -> Iterable[str]:
             found = sorted({str(of(record)) for record in own})
             if len(found) > 1:
                 yield f"the trials on {node_class} differ in {what}: {', '.join(found)}"
-    builds: dict[tuple[str, str], set[str]] = defaultdict(set)
+    yield from _other_set_up(records)
+
+
+def _other_set_up(records: Iterable[TrialRecord]) -> Iterable[str]:
+    """Trials of one configuration on one system that were built or run in other ways."""
+    found: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
-        digest = record.spec["service"]["binary"]["sha256"][:12]
-        builds[record.configuration, record.os].add(digest)
-    for (configuration, _), digests in sorted(builds.items()):
-        if len(digests) > 1:
-            yield f"{configuration} was measured in several builds: {', '.join(sorted(digests))}"
+        for what, value in set_up_of(record).items():
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            found[record.configuration, record.os][what].add(text or "none")
+    for (configuration, system), facts in sorted(found.items()):
+        for what, texts in facts.items():
+            if len(texts) > 1:
+                differing = "; ".join(sorted(texts))
+                yield f"the trials of {configuration} on {system} differ in {what}: {differing}"
+
+
+def set_up_of(record: TrialRecord) -> dict[str, Any]:
+    """What a trial's configuration was built and run with."""
+    service = record.spec["service"]
+    own = {k: v for k, v in service["environment"] if not k.startswith("HEAPGATE_")}
+    return {
+        "Go": service["binary"]["go_version"] or "–",
+        "build": service["binary"]["sha256"][:12],
+        "build flags": " ".join(service["binary"].get("build_flags") or ()),
+        "environment": " ".join(f"{k}={v}" for k, v in sorted(own.items())),
+        "arguments": " ".join(service["arguments"]),
+        "limits": {k: v for k, v in record.spec["limits"].items() if v is not None},
+    }

@@ -208,6 +208,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"[dim]{ACROSS_SYSTEMS}[/]"
     yield from (f"[dim]{escape(text)}[/]" for text in explanations(comparison))
     yield from (f"[yellow]![/] {escape(text)}" for text in comparison.warnings)
+    yield from (f"[red]✗[/] not compared: {escape(text)}" for text in comparison.missing)
     for trial_id, reason in comparison.invalid:
         yield f"[red]✗[/] not counted: {escape(trial_id)}: {escape(reason)}"
 
@@ -221,13 +222,7 @@ def explanations(comparison: Comparison) -> Iterator[str]:
         f"● decides, corrected for {_counted(comparison)}; other rows are secondary, uncorrected. "
         f"Intervals: {settings.confidence * 100:g} %, over blocks."
     )
-    needed = comparison.blocks_needed
-    blocks = min(table.blocks for table in comparison.tables)
-    if blocks < needed:
-        yield (
-            f"With {counted(blocks, 'block')} nothing can be decided: a verdict needs {needed} "
-            f"blocks (--trials {needed})."
-        )
+    yield from _too_few(comparison)
     yield from (leak.text for leak in comparison.leaks if not leak.leaks)
     for table in comparison.tables:
         for row in table.rows:
@@ -236,6 +231,21 @@ def explanations(comparison: Comparison) -> Iterator[str]:
                     f"{table.candidate}: about {row.more_blocks} blocks would show a change of "
                     f"{row.metric.label} of this size."
                 )
+
+
+def _too_few(comparison: Comparison) -> Iterator[str]:
+    """Which tables have fewer blocks than a verdict needs; by name, unless all have as few."""
+    needed = comparison.blocks_needed
+    more = f"a verdict needs {needed} blocks (--trials {needed})."
+    short = [table for table in comparison.tables if table.blocks < needed]
+    if len(short) == len(comparison.tables) and len({table.blocks for table in short}) == 1:
+        yield f"With {counted(short[0].blocks, 'block')} nothing can be decided: {more}"
+        return
+    for table in short:
+        yield (
+            f"With {counted(table.blocks, 'block')} of {table.candidate} under {table.workload} on "
+            f"{table.node_class} nothing can be decided: {more}"
+        )
 
 
 def _counted(comparison: Comparison) -> str:
@@ -290,6 +300,8 @@ def markdown_notes(comparison: Comparison) -> Iterator[str]:
         yield f"{markdown_text(text.replace('●', 'Bold'))}  "
     for text in comparison.warnings:
         yield f"- warning: {markdown_text(text)}"
+    for text in comparison.missing:
+        yield f"- not compared: {markdown_text(text)}"
     for trial_id, reason in comparison.invalid:
         yield f"- not counted: {markdown_text(f'{trial_id}: {reason}')}"
 
@@ -320,6 +332,7 @@ def plain_comparison(comparison: Comparison) -> dict[str, Any]:
         "rows": comparison_rows(comparison).to_pylist(),
         "ratios": plain_ratios(comparison),
         "leaks": [leak_row(leak) for leak in comparison.leaks],
+        "not_compared": list(comparison.missing),
         "invalid": [{"trial_id": t, "reason": reason} for t, reason in comparison.invalid],
         "warnings": list(comparison.warnings),
     }

@@ -16,6 +16,7 @@
 -- change_high | fraction or the metric's own | upper confidence bound; null when it is infinite
 -- p | | two-sided p-value of the signed-rank test
 -- p_adjusted | | the same, corrected (Holm) over all primary metrics of the run
+-- p_sign_flip | | two-sided p-value of the permutation test of the mean difference (all signs; of logarithms where `relative`), uncorrected; no verdict rests on it; null with more than 24 pairs
 -- pairs | | blocks in which both have a counted trial
 -- is_primary | | whether the metric decides
 -- verdict | | better, worse, no difference shown, equivalent (±margin), trimmed, not saved, invalid, needs N blocks, or n/a

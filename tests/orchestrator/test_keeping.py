@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import MIB, RUN_ID, write_archive
+from archives import MIB, RUN_ID, reseal, write_archive
 from bench_command import Workplace
 
 from results.files import RUN_FILES, write_sums
@@ -61,6 +61,32 @@ def test_a_gate_that_can_not_tell_does_not_pass(workplace: Workplace) -> None:
     assert told.code == 3
     assert "can't tell whether it is worse" in told.err
     assert workplace.bench("compare").code == 0
+
+
+def test_a_gate_does_not_pass_what_vanished(workplace: Workplace) -> None:
+    names = CONFIGURATIONS | {"tuned": {"factors": DRIFT}}
+    killed = [f"b{block:02}-3-tuned-steady" for block in range(1, 8)]
+    write_archive(workplace.archive, configurations=names, blocks=7)
+    write_archive(workplace.archive, configurations=names, blocks=7, run_id=LATER, invalid=killed)
+    for asked in ([], ["--against", RUN_ID]):
+        told = workplace.bench("compare", LATER, *asked, "--fail-on-worse")
+        assert told.code == 3, told.text
+        assert "tuned under steady on linux-test has no valid trial" in told.err
+    whole = workplace.bench("compare", RUN_ID, "--fail-on-worse")
+    assert whole.code == 0, whole.text
+
+
+def test_show_tells_every_reason_for_doubt(workplace: Workplace) -> None:
+    write_archive(workplace.archive, blocks=1)
+    trial = workplace.archive / RUN_ID / "trials" / "b01-1-default-steady"
+    record = json.loads((trial / "trial.json").read_text())
+    text = "samples saw a peak 9% below the kernel's: it lay between two of them"
+    record["findings"] = [
+        {"code": "peak_between_samples", "level": "note", "text": text, "remedy": ""}
+    ]
+    (trial / "trial.json").write_text(json.dumps(record))
+    reseal(trial)
+    assert text in " ".join(workplace.bench("show", RUN_ID).out.split())
 
 
 def test_gc_says_first_and_removes_when_told(workplace: Workplace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,36 @@ def test_too_few_trials_say_how_many_are_needed(tmp_path: Path) -> None:
     assert found.worse == []
     assert len(found.undecided) == 2
     assert trials_at_least(0.95, 1) == 4
+
+
+def test_trials_that_lack_a_figure_do_not_help_to_decide_it(tmp_path: Path) -> None:
+    root = two_runs(tmp_path, now={"peak_rss_bytes": 900 * MIB})
+    now = measured(root, LATER)
+    fewer = tuple(
+        replace(m, value=None) if m.metric == "peak_rss" and m.block[1] > 2 else m
+        for m in now.measurements
+    )
+    found = across(measured(root, RUN_ID), replace(now, measurements=fewer), "release")
+    row = row_of(found, "default", "peak_rss")
+    assert row.verdict == "needs 5 trials", "six values and two can't show what two decide"
+    assert row.values == (6, 2)
+    assert row_of(found, "default", "latency_p99").verdict == "no difference shown"
+    assert any(text.startswith("peak RSS of default") for text in found.undecided)
+
+
+def test_what_no_trial_counts_of_is_undecided(tmp_path: Path) -> None:
+    killed = [f"b{block:02}-2-optimised-steady" for block in range(1, 7)]
+    names = {"default": {}, "optimised": {}}
+    write_archive(tmp_path, configurations=names)
+    write_archive(tmp_path, configurations=names, run_id=LATER, invalid=killed)
+    found = compared(tmp_path)
+    text = f"optimised under steady on linux-test has no valid trial in {LATER}"
+    assert found.left_out == (text,)
+    assert text in found.undecided
+    both = tmp_path / "both"
+    write_archive(both, configurations=names, invalid=killed)
+    write_archive(both, configurations=names, run_id=LATER, invalid=killed)
+    assert len(compared(both).left_out) == 2, "no row of any table would tell"
 
 
 def test_what_can_not_be_compared_is_refused_with_its_reason(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import RUN_ID, reseal, write_archive
+from archives import MIXED, RUN_ID, reseal, write_archive
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +31,7 @@ from results.sql.database import open_database
 BASE = (100.0, 104.0, 98.0, 101.0, 99.0, 103.0, 97.0, 102.0)
 SAVED = [0.70, 0.71, 0.69, 0.72, 0.68, 0.705, 0.695, 0.715]
 DEFAULT = Settings(baseline="default")
+SECOND = "20260922-000000-abcd"
 
 
 def measured(
@@ -209,6 +210,42 @@ def test_runs_of_different_services_or_baselines_are_not_compared(tmp_path: Path
             comparison_of(["r1", "r2"], [document, other], [], [])
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"confidence": 0.9}, "confidence 0.9 and 0.95"),
+        ({"primary": ["throughput"]}, "primary metrics peak_rss and throughput"),
+        ({"margins": {"peak_rss": 0.05}}, r"margins \(none\) and peak_rss 0.05"),
+    ],
+)
+def test_runs_that_are_decided_otherwise_are_not_compared_in_either_order(
+    tmp_path: Path, asked: dict[str, Any], words: str
+) -> None:
+    write_archive(tmp_path, configurations=TWO)
+    write_archive(tmp_path, configurations=TWO, run_id=SECOND, comparison=asked)
+    for names in ((RUN_ID, SECOND), (SECOND, RUN_ID)):
+        with (
+            open_database(tmp_path, names) as database,
+            pytest.raises(UserError, match=f"can't be compared: they have {words}"),
+        ):
+            database.comparison()
+
+
+def test_one_name_for_two_set_ups_is_told(tmp_path: Path) -> None:
+    for run_id, gogc, limit in ((RUN_ID, "50", None), (SECOND, "400", 2**30)):
+        own = {"environment": (("GOGC", gogc), ("HEAPGATE_RUN", run_id)), "memory_max_bytes": limit}
+        configurations = {"default": {}, "optimised": own}
+        write_archive(tmp_path, configurations=configurations, run_id=run_id)
+    with open_database(tmp_path, [RUN_ID, SECOND]) as database:
+        warnings = database.comparison().warnings
+    told = [text for text in warnings if "optimised" in text]
+    assert told == [
+        "the trials of optimised on linux differ in environment: GOGC=400; GOGC=50",
+        f'the trials of optimised on linux differ in limits: {{"memory_max_bytes": {2**30}}}; {{}}',
+    ]
+    assert not [text for text in warnings if "default" in text]
+
+
 def test_runs_pair_within_their_own_blocks() -> None:
     first = measured({"default": BASE[:3], "optimised": [50.0] * 3}, run_id="r1")
     second = measured({"default": [10.0] * 3, "optimised": [5.0] * 3}, run_id="r2")
@@ -291,6 +328,38 @@ def test_an_invalid_trial_is_listed_with_its_reason_and_never_counted(tmp_path: 
     assert comparison.invalid == ((bad, "too late"),)
 
 
+def test_a_configuration_that_vanished_is_undecided(tmp_path: Path) -> None:
+    three = TWO | {"tuned": {}}
+    killed = [f"b{block:02}-3-tuned-steady" for block in range(1, 7)]
+    comparison = of_archive(write_archive(tmp_path, configurations=three, invalid=killed))
+    assert [table.candidate for table in comparison.tables] == ["optimised"]
+    assert comparison.undecided == ["tuned under steady on linux-test has no valid trial"]
+    assert comparison.worse == []
+
+
+def test_a_node_class_and_a_workload_without_any_trial_are_undecided(tmp_path: Path) -> None:
+    names = {"default": {}, "optimised": {}}
+    gone = [
+        f"b{block:02}-{p}-{name}-{workload}@{group}"
+        for block in range(1, 7)
+        for p, name in enumerate(names, 1)
+        for workload, group in (("steady", "windows"), ("burst", "windows"), ("burst", "linux"))
+    ]
+    archive = write_archive(
+        tmp_path, configurations=names, workloads=("steady", "burst"), groups=MIXED, missing=gone
+    )
+    assert of_archive(archive).missing == (
+        f"optimised under burst on {MIXED['linux'].node_class} has no valid trial",
+        "optimised under burst on windows has no valid trial",
+        "optimised under steady on windows has no valid trial",
+    )
+
+
+def test_a_deciding_figure_that_no_table_has_is_undecided(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path, configurations=TWO, comparison={"primary": ["headroom"]})
+    assert of_archive(archive).undecided == ["headroom of optimised under steady: no such figure"]
+
+
 def test_warnings_are_told_once_with_how_many_trials_have_them(tmp_path: Path) -> None:
     write_archive(tmp_path, configurations=TWO)
     with open_database(tmp_path) as database:
@@ -309,11 +378,13 @@ def test_what_a_table_hides_and_its_trials_differ_in_is_told(tmp_path: Path) -> 
     for number, path in enumerate(paths):
         record = TrialRecord.read(path)
         record.node["kernel"] = f"6.{number % 2}"
+        record.node["cpu_model"] = f"Xeon @ 2.{number % 2}0GHz"
         path.write_text(record.to_json())
         reseal(path.parent)
     warnings = of_archive(tmp_path).warnings
     assert [w for w in warnings if "differ in kernel: 6.0, 6.1" in w]
-    assert not [w for w in warnings if "several builds" in w]
+    assert [w for w in warnings if "differ in CPU model: Xeon @ 2.00GHz, Xeon @ 2.10GHz" in w]
+    assert not [w for w in warnings if "differ in build" in w]
 
 
 def test_rows_for_sql_have_null_for_bounds_that_do_not_exist(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from results.statistics.paired import (
     holm,
     median_interval,
     paired_shift,
+    sign_flip_p,
     signed_rank_counts,
     walsh_averages,
 )
@@ -39,6 +40,21 @@ def test_depression_example_gives_the_published_estimate_interval_and_p() -> Non
     assert found.p == pytest.approx(0.0390625)
     assert found.pairs == 9
     assert found.bounds_hold
+
+
+@pytest.mark.parametrize("values", [DEPRESSION, [*DEPRESSION[:5], 0.0, -3.0], [0.0, 0.0]])
+def test_the_mean_over_all_signs_is_scipys_permutation_test(values: list[float]) -> None:
+    theirs = stats.permutation_test(
+        [values], lambda x, axis: x.mean(axis=axis), permutation_type="samples", vectorized=True
+    )
+    assert sign_flip_p(values) == pytest.approx(theirs.pvalue)
+
+
+def test_the_mean_of_many_pairs_is_not_counted_out() -> None:
+    assert sign_flip_p([1.0] * 24) == pytest.approx(2 / 2**24)
+    assert sign_flip_p([1.0] * 25) is None
+    assert sign_flip_p([0.3]) == 1.0
+    assert sign_flip_p([]) is None
 
 
 @pytest.mark.parametrize("n", range(1, 11))

@@ -142,6 +142,30 @@ def test_too_few_blocks_are_told_where_the_verdict_would_stand(render, tmp_path:
 
 
 @pytest.mark.parametrize("render", [shown, markdown_comparison])
+def test_only_tables_with_too_few_blocks_are_told_as_undecided(render, tmp_path: Path) -> None:
+    three = CONFIGURATIONS | {"tuned": CONFIGURATIONS["optimised"]}
+    gone = [f"b{block:02}-3-tuned-steady" for block in range(4, 9)]
+    archive = write_archive(tmp_path, configurations=three, blocks=8, missing=gone)
+    text = " ".join(render(of_archive(archive)).split())
+    assert (
+        "With 3 blocks of tuned under steady on linux-test nothing can be decided: a verdict needs "
+        "7 blocks (--trials 7)."
+    ) in text
+    assert "With 3 blocks nothing" not in text
+    assert "better" in text
+
+
+@pytest.mark.parametrize("render", [shown, markdown_comparison])
+def test_what_was_planned_and_has_no_table_is_told(render, tmp_path: Path) -> None:
+    three = CONFIGURATIONS | {"tuned": CONFIGURATIONS["optimised"]}
+    gone = [f"b{block:02}-3-tuned-steady" for block in range(1, 7)]
+    comparison = of_archive(write_archive(tmp_path, configurations=three, missing=gone))
+    text = " ".join(render(comparison).split())
+    assert "not compared: tuned under steady on linux-test has no valid trial" in text
+    assert plain_comparison(comparison)["not_compared"] == list(comparison.missing)
+
+
+@pytest.mark.parametrize("render", [shown, markdown_comparison])
 def test_invalid_trials_and_warnings_stand_under_the_table(render, tmp_path: Path) -> None:
     bad = "b02-2-optimised-steady"
     archive = write_archive(tmp_path, configurations=CONFIGURATIONS, blocks=7, invalid=[bad])
