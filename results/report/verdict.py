@@ -7,7 +7,7 @@ says that it decides nothing. Rows that do not decide (the price) are told as se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from results.comparing.compare import Comparison, Row, Table
@@ -39,6 +39,14 @@ _NOUNS: Final = {
     "error_share": "failed requests",
     "binary_size": "size of the program",
 }
+_KINDS: Final = {
+    "initial_resident": "initial resident memory",
+    "peak_resident": "peak resident memory",
+    "peak_limited": "peak memory under the limit",
+}
+"""A kind of metric in a sentence: what counterparts on several systems have in common."""
+
+_OTHERWISE: Final = "deciding figures"
 _TOLD_FROM: Final = 0.005
 """A secondary change of less than half a percent (or point) is not worth the sentence on top."""
 _TIMES_FROM: Final = 1.0
@@ -61,8 +69,9 @@ def sentence(comparison: Comparison, table: Table) -> str:
     parts = [_decided(comparison, table, row) for row in deciding]
     if not parts:
         return f"No metric decides between {table.candidate} and {table.baseline}."
-    if any(row.verdict.startswith("needs") for row in deciding):
-        return _capital(f"{_too_few(comparison, table)}; so far: {'; '.join(parts)}.")
+    if all(map(_needs_more, deciding)):
+        claims = "; ".join(_claim(table, row) for row in deciding)
+        return _capital(f"{_too_few(comparison, table, deciding)}; so far: {claims}.")
     text = "; ".join(parts)
     price, gains = _secondary(table, "worse"), _secondary(table, "better")
     if price:
@@ -79,6 +88,8 @@ def doubts(comparison: Comparison) -> list[str]:
     if uncounted:
         kept = "are" if len(uncounted) > 1 else "is"
         found.append(f"{_number(len(uncounted), 'trial')} {kept} invalid and not counted")
+    if comparison.tables and comparison.missing:
+        found.append(f"not compared: {', '.join(comparison.missing)}")
     if comparison.warnings:
         found.append(f"{_number(len(comparison.warnings), 'warning')} about trials that count")
     missing = [
@@ -124,11 +135,9 @@ def _of_many(comparison: Comparison) -> str:
         return "No metric decides between these configurations."
     better = [pair for pair in firsts if pair[1].verdict == "better"]
     worse = sum(row.verdict == "worse" for _, row in firsts)
-    open_ = sum(row.verdict.startswith("needs") for _, row in firsts)
-    nouns = {noun(row) for _, row in firsts}
-    name = noun(firsts[0][1]) if len(nouns) == 1 else "peak resident memory"
-    if open_ == len(firsts):
+    if all(_needs_more(row) for _, row in firsts):
         return _open_of_many(comparison, firsts)
+    name = _noun_of_all([row for _, row in firsts])
     counts = f"of {len(firsts)} comparisons, {len(better)} show better {name}"
     if worse:
         counts += f" and {worse} worse"
@@ -139,13 +148,25 @@ def _of_many(comparison: Comparison) -> str:
 
 
 def _open_of_many(comparison: Comparison, firsts: list[tuple[Table, Row]]) -> str:
-    least = min(table.blocks for table, _ in firsts)
+    least = min(row.pairs for _, row in firsts)
     text = (
         f"Nothing is decided yet: there {'is' if least == 1 else 'are'} {_number(least, 'block')}, "
         f"a verdict needs {comparison.blocks_needed}"
     )
     table, row = max(firsts, key=lambda pair: _gain(pair[1]))
     return f"{text}; the largest change so far: {_claim(table, row)}." if row.change else f"{text}."
+
+
+def _noun_of_all(rows: Sequence[Row]) -> str:
+    """What the rows of several systems have in common: their metric, or its kind."""
+    if len({noun(row) for row in rows}) == 1:
+        return noun(rows[0])
+    kinds = {row.metric.kind for row in rows}
+    return _KINDS.get(kinds.pop(), _OTHERWISE) if len(kinds) == 1 else _OTHERWISE
+
+
+def _needs_more(row: Row) -> bool:
+    return row.verdict.startswith("needs")
 
 
 def _gain(row: Row) -> float:
@@ -162,11 +183,11 @@ def _first_primary(table: Table) -> Row | None:
     return next((row for row in table.rows if row.primary), None)
 
 
-def _too_few(comparison: Comparison, table: Table) -> str:
-    needed = comparison.blocks_needed
+def _too_few(comparison: Comparison, table: Table, deciding: Sequence[Row]) -> str:
+    needed, blocks = comparison.blocks_needed, max(row.pairs for row in deciding)
     return (
         f"nothing is decided yet: {table.candidate} and {table.baseline} have "
-        f"{_number(table.blocks, 'block')} in common, a verdict needs {needed}"
+        f"{_number(blocks, 'block')} in common, a verdict needs {needed}"
     )
 
 
@@ -179,8 +200,8 @@ def _decided(comparison: Comparison, table: Table, row: Row) -> str:
             f"{names} have the same {noun(row)} within {row.verdict.partition(' ')[2].strip('()')}"
         )
     interval = f"({comparison.settings.confidence * 100:g} % interval {_interval(row)})"
-    if row.verdict.startswith("needs"):
-        return _claim(table, row)
+    if _needs_more(row):
+        return f"{_claim(table, row)} so far, which decides nothing: a verdict {row.verdict}"
     if row.verdict == TRIMMED:
         claim = f"{_claim(table, row)} {interval}"
         return f"{claim}, but its commit did not fall with it: {TRIMMED}"

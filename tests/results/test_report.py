@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import reportpages
-from archives import MIB, RUN_ID, write_archive
+from archives import MIB, MIXED, RUN_ID, write_archive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reportpages import BREAKOUT, DRIFT, HOSTILE, PAIR, chart_data
@@ -96,6 +96,50 @@ def test_too_few_blocks_decide_nothing_and_say_how_many_would(tmp_path: Path) ->
         "Nothing is decided yet: optimised and default have 2 blocks in common, a verdict needs 6; "
         "so far: optimised needs 50 % less peak memory than default."
     )
+
+
+def test_one_open_figure_does_not_hide_what_is_decided(tmp_path: Path) -> None:
+    primary = {"primary": ["peak_rss", "throughput"]}
+    comparison = comparison_of(tmp_path, configurations=PAIR, blocks=8, comparison=primary)
+    (table,) = comparison.tables
+    rows = [
+        replace(row, verdict="needs 9 blocks") if row.metric.name == "throughput" else row
+        for row in table.rows
+    ]
+    text = verdict.sentence(comparison, replace(table, rows=tuple(rows)))
+    assert text.startswith("optimised needs 50 % less peak memory than default (95 % interval 4")
+    assert "throughput than default so far, which decides nothing: a verdict needs 9 blocks" in text
+    assert "and pays" in text
+
+
+def test_blocks_in_common_are_those_of_what_decides(tmp_path: Path) -> None:
+    comparison = comparison_of(tmp_path, configurations=PAIR, blocks=8)
+    (table,) = comparison.tables
+    rows = [
+        replace(row, verdict="needs 6 blocks", pairs=3) if row.primary else row
+        for row in table.rows
+    ]
+    text = verdict.sentence(comparison, replace(table, rows=tuple(rows)))
+    assert "have 3 blocks in common, a verdict needs 6" in text
+
+
+def test_figures_of_several_systems_are_called_what_they_have_in_common(tmp_path: Path) -> None:
+    small = {"peak_cgroup_bytes": 100 * MIB, "peak_job_bytes": 100 * MIB}
+    comparison = comparison_of(
+        tmp_path,
+        configurations={"default": {"factors": DRIFT}, "small": {"factors": DRIFT} | small},
+        blocks=8, groups=MIXED, comparison={"primary": ["peak_cgroup"]},
+    )  # fmt: skip
+    text = verdict.lead(comparison)
+    assert text.endswith("of 2 comparisons, 2 show better peak memory under the limit.")
+
+
+def test_a_configuration_that_vanished_is_a_doubt(tmp_path: Path) -> None:
+    gone = [f"b{block:02}-3-tuned-steady" for block in range(1, 7)]
+    comparison = comparison_of(tmp_path, configurations=PAIR | {"tuned": {}}, missing=gone)
+    assert verdict.doubts(comparison) == [
+        "not compared: tuned under steady on linux-test has no valid trial"
+    ]
 
 
 def test_no_difference_is_not_told_as_one(tmp_path: Path) -> None:
