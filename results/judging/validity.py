@@ -29,6 +29,7 @@ CODES: Final = {
     "limit_not_enforced": "a limit that was asked for is not in force",
     "samples_missing": "memory samples are missing",
     "peak_between_samples": "the kernel's peak is well above what the samples saw",
+    "peak_below_samples": "a sample lay well above the kernel's peak, which can't be",
     "peak_of_one_process": "the process tree held more than the main process's peak",
     "peak_from_samples": "the kernel's mark did not rise in measure: the greatest sample is shown",
     "gc_trace_missing": "the Go runtime did not report its collections",
@@ -300,7 +301,9 @@ def _peaks(record: TrialRecord) -> Iterator[Finding]:
         others = peak.others_rss_bytes or 0
         if others > peak.rss_bytes * PEAKS_DIFFER:
             yield _of_one_process("peak RSS", others / peak.rss_bytes, "peak cgroup usage")
-        yield from _between_samples(peak.sampled_rss_bytes / (peak.rss_bytes + others))
+        seen = peak.sampled_rss_bytes / (peak.rss_bytes + others)
+        yield from _between_samples(seen)
+        yield from _below_samples(seen)
 
 
 def _of_one_process(what: str, more: float, instead: str) -> Finding:
@@ -309,11 +312,20 @@ def _of_one_process(what: str, more: float, instead: str) -> Finding:
 
 
 def _between_samples(seen: float) -> Iterator[Finding]:
+    """A note only: the kernel sees each page as it comes, samples miss what is short."""
     if seen < 1 - PEAKS_DIFFER:
         text = f"samples saw a peak {1 - seen:.0%} below the kernel's: it lay between two of them"
         yield Finding(
             "peak_between_samples", "note", text, "a faster sampling rate shows its shape"
         )
+
+
+def _below_samples(seen: float) -> Iterator[Finding]:
+    """The kernel's mark is never below what is resident: then one of the two is wrong."""
+    if seen > 1 + PEAKS_DIFFER:
+        text = f"a sample is {seen - 1:.0%} above the kernel's peak: one of the two is wrong"
+        remedy = "compare peak cgroup usage beside it, and look at the memory table of the trial"
+        yield Finding("peak_below_samples", "warning", text, remedy)
 
 
 def _windows_peaks(peak: PhasePeak) -> Iterator[Finding]:
