@@ -14,6 +14,7 @@ from results.judging.counted import counted_trials
 from results.metrics import usual_on
 from results.sql.database import COMPARED, PROFILED, Database, open_database
 from results.sql.reference import ViewText, described_views, parse_view
+from results.statistics.paired import median_interval
 
 PARTIAL = "b03-1-default-steady"
 INVALID = "b04-2-optimised-steady"
@@ -151,6 +152,23 @@ def test_a_cell_is_summed_up_over_its_trials(database: Database) -> None:
         "max": 240,
         "mad": 20,
     }
+
+
+def test_the_median_of_a_cell_has_the_interval_of_order_statistics(tmp_path: Path) -> None:
+    factors = (1.0, 1.07, 0.98, 1.01, 1.03, 0.95, 1.1, 0.99, 1.02, 0.97, 1.05, 1.04)
+    for blocks in (5, 6, 9, 12):
+        run_id = f"202609{blocks:02}-000000-abcd"
+        write_archive(
+            tmp_path, configurations={"default": {"factors": factors}}, blocks=blocks, run_id=run_id
+        )
+    with open_database(tmp_path) as database:
+        cells = rows(database, "from cells where metric = 'peak_rss' order by n")
+        values = rows(database, "from trial_metrics where metric = 'peak_rss'")
+    assert (cells[0]["median_low"], cells[0]["median_high"]) == (None, None), "five tell none"
+    for cell in cells[1:]:
+        own = [row["value"] for row in values if row["run_id"] == cell["run_id"]]
+        want = median_interval(own, 0.95)
+        assert (cell["median_low"], cell["median_high"]) == (want.low, want.high)
 
 
 def test_trials_cut_off_are_told_and_left_out(database: Database) -> None:
