@@ -14,6 +14,7 @@ from orchestrator.matrix.matrix import Matrix, load_matrix
 from orchestrator.pipeline.installed import own_requirement
 from orchestrator.plan import estimate_ns
 from results.errors import UserError
+from results.signoff.objectives import Objective
 
 BUILDING_MINUTES = 20
 """For a first build with an empty cache: toolchains are fetched, modules too."""
@@ -89,7 +90,13 @@ def read_project(
         if not _LABEL.fullmatch(label):
             raise UserError(f"{label!r} can't be a runner's label: use letters, digits and . _ : -")
     relative, shipped = _plain(_relative(matrix_path, root)), _to_ship(matrix, configuration)
-    searches = tuple(_searches(matrix_path, matrix, shipped or _candidates(matrix)[0]))
+    blocking = _blocking(matrix, shipped or _candidates(matrix)[0])
+    if not blocking:
+        raise UserError(
+            f"{matrix_path}: no objective that blocks is about what is to be shipped: a pipeline "
+            "would have nothing to decide"
+        )
+    searches = tuple(_searches(matrix_path, matrix, blocking))
     return Project(
         root=root,
         matrix=relative,
@@ -143,15 +150,21 @@ def _candidates(matrix: Matrix) -> list[str]:
     return others or [matrix.baseline]
 
 
-def _searches(path: Path, matrix: Matrix, shipped: str) -> Iterator[CapacitySearch]:
-    """One for each workload under which a capacity stands in the way of what is shipped."""
-    asked = [
+def _blocking(matrix: Matrix, shipped: str) -> list[Objective]:
+    """The objectives that stand in the way of a configuration."""
+    return [
         objective
         for objective in matrix.policy.objectives
-        if objective.kind == "capacity"
-        and objective.severity == "block"
-        and shipped in (objective.configurations or _candidates(matrix))
+        if objective.severity == "block"
+        and (not objective.configurations or shipped in objective.configurations)
     ]
+
+
+def _searches(
+    path: Path, matrix: Matrix, blocking: Sequence[Objective]
+) -> Iterator[CapacitySearch]:
+    """One for each workload whose capacity decides."""
+    asked = [objective for objective in blocking if objective.kind == "capacity"]
     for name in matrix.workloads:
         if any(name in (objective.workloads or matrix.workloads) for objective in asked):
             needed_ns = TRIALS * len(matrix.configurations) * Question(path, Asked(name)).trial_ns

@@ -44,8 +44,11 @@ VARIANTS = {
     ),
 }  # fmt: skip
 SMALL = CLOSED.replace("trials: 2", "trials: 1") + (
-    "objectives: [{require: errors <= 1%, severity: warn}]\n"
+    "objectives: [errors <= 1%]\n"
+    "waivers: [{objective: errors <= 1%, owner: Q. A., reason: one trial can't tell, "
+    "expires: 2999-12-31}]\n"
 )
+"""A GO in one trial: somebody answers for what that is too little for."""
 
 
 def text_of(target: str, project: Project) -> str:
@@ -154,6 +157,10 @@ def test_a_matrix_that_would_decide_nothing_gets_no_pipeline(tmp_path: Path) -> 
     path.write_text(f"{CLOSED}policy: policy.yaml\n")
     (tmp_path / "policy.yaml").write_text("objectives: [errors <= 1%]\n")
     assert read(tmp_path).matrix == "matrix.yaml"
+    told_only = "{require: errors <= 1%, severity: warn}"
+    path.write_text(f"{CLOSED}objectives: [{told_only}]\n")
+    with pytest.raises(UserError, match="no objective that blocks is about"):
+        read(tmp_path)
     path.write_text(SMALL.replace("workloads:", "  third: {go: '1.23'}\nworkloads:", 1))
     with pytest.raises(UserError, match=r"--configuration optimised \| third"):
         read(tmp_path)
