@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from results.archive.archive import Archive, RunEntry
 from results.archive.intact import damaged_trials, digest_of_run
+from results.capacity.course import Course, Purpose, Tried
 from results.capacity.holds import held
 from results.capacity.search import Answer, Bounds, Search
 from results.errors import UserError
@@ -30,6 +31,9 @@ SPAN: Final = 32.0
 """The capacity is looked for so many times below the least rate that was tried and above the
 greatest: bounds of the user's own could only make the interval narrower."""
 
+HAIR: Final = 1e-12
+"""So much beyond the rates that were tried lie the ends of what was searched: they must differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -41,13 +45,18 @@ class Answered:
     holds: bool | None
 
 
+OfRun = tuple[RunEntry, TrialRecord, Tried]
+"""A run of a search, its trial that counts, and what that said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Searched:
     """What a search found in one cell, in requests per second.
 
     `interval` ends at infinity when no rate failed, and begins at zero when none held. `subjects`
     are the builds and settings that were tried, as `subject_of` tells them; `limits` are what a
-    rate had to hold. `doubts` are why it can't be relied on.
+    rate had to hold. `doubts` are why it can't be relied on; `unconfirmed` is why no fresh process
+    stands for the lower bound; `ended` is false for a search that never came to be confirmed.
     """
 
     key: str
@@ -58,6 +67,13 @@ class Searched:
     interval: Interval
     finished_ns: int
     doubts: tuple[str, ...] = ()
+    unconfirmed: str = ""
+    ended: bool = True
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was not broken off, and nothing speaks against it."""
+        return self.ended and not self.doubts
 
     @property
     def answers(self) -> int:
@@ -114,7 +130,7 @@ def _searched(archive: Path, runs: Sequence[RunEntry]) -> Iterator[Searched]:
     """One search, in each cell that its trials were in."""
     with open_database(archive, [run.run_id for run in runs]) as database:
         doubts = [*database.damage, *_damage(runs)]
-        by_cell: dict[Cell, list[tuple[RunEntry, TrialRecord, Answered]]] = defaultdict(list)
+        by_cell: dict[Cell, list[OfRun]] = defaultdict(list)
         for run in runs:
             own = [record for record in database.records if record.run_id == run.run_id]
             if not own:
@@ -123,11 +139,17 @@ def _searched(archive: Path, runs: Sequence[RunEntry]) -> Iterator[Searched]:
             values = {m.metric: m.value for m in database.measurements(run.run_id)}
             rate_rps = float(run.document["capacity"]["rate_rps"])
             said = held(record, values, _limits(run), rate_rps)
-            answered = Answered(run.run_id, digest_of_run(run.path), rate_rps, said.holds)
+            tried = Tried(run.run_id, _purpose_of(run), rate_rps, said)
             cell = Cell(record.os, record.node_class, record.workload, record.configuration)
-            by_cell[cell].append((run, record, answered))
-    for cell, tried in by_cell.items():
-        yield _of_cell(cell, tried, doubts)
+            by_cell[cell].append((run, record, tried))
+    for cell, found in by_cell.items():
+        yield _of_cell(cell, found, doubts)
+
+
+def _purpose_of(run: RunEntry) -> Purpose:
+    """What a trial was made for; one that does not say so confirms nothing."""
+    told = str(run.document["capacity"].get("purpose"))
+    return next((purpose for purpose in Purpose if purpose.value == told), Purpose.search)
 
 
 def _damage(runs: Sequence[RunEntry]) -> Iterator[str]:
@@ -138,11 +160,14 @@ def _damage(runs: Sequence[RunEntry]) -> Iterator[str]:
             yield f"{run.run_id}: {folder.name}: {name} {why}"
 
 
-def _of_cell(
-    cell: Cell, tried: Sequence[tuple[RunEntry, TrialRecord, Answered]], doubts: Sequence[str]
-) -> Searched:
+def _of_cell(cell: Cell, tried: Sequence[OfRun], doubts: Sequence[str]) -> Searched:
     runs = [run for run, _, _ in tried]
-    answered = tuple(answer for _, _, answer in tried)
+    answered = tuple(
+        Answered(run.run_id, digest_of_run(run.path), t.rate_rps, t.held.holds)
+        for run, _, t in tried
+    )
+    course = _course(tried)
+    confirmed = course.confirmation is not None
     limits = {tuple(limit.text for limit in _limits(run)): _limits(run) for run in runs}
     confidence = max(float(run.document["comparison"]["confidence"]) for run in runs)
     interval, contradicts = _interval(answered, confidence)
@@ -160,7 +185,20 @@ def _of_cell(
         interval=interval,
         finished_ns=max(int(run.document["finished_ns"]) for run in runs),
         doubts=tuple(found),
+        unconfirmed="" if confirmed else course.unconfirmed or course.stuck or "no rate held",
+        ended=confirmed or course.refuted is not None or course.end == "below",
     )
+
+
+def _course(tried: Sequence[OfRun]) -> Course:
+    """The search as it went; the outermost rates that were tried stand for its bounds."""
+    order = sorted(tried, key=lambda of_run: of_run[1].started_ns)
+    rates = [t.rate_rps for _, _, t in order]
+    bounds = Bounds(min(rates) * (1 - HAIR), max(rates) * (1 + HAIR), len(rates))
+    course = Course(order[0][1].configuration, bounds, rates[0], with_overload=False)
+    for _, _, t in order:
+        course.take(t)
+    return course
 
 
 def _limits(run: RunEntry) -> tuple[Objective, ...]:

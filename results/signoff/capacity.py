@@ -2,7 +2,7 @@
 
 Only a search counts that tried this build with these settings under this workload on this node
 class, and whose trials had to hold all that the sign-off's own limits ask. Of several the newest
-decides.
+that was not broken off decides; where all were, the newest.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ SEARCH = "bench capacity matrix.yaml"
 def decide_capacity(
     undecided: Decision, evidence: Evidence, objectives: Sequence[Objective]
 ) -> Decision:
-    """PASS at or above the bound with the whole interval, FAIL below it with the whole."""
+    """PASS at or above the bound with the whole interval, FAIL below it with the whole.
+
+    An answer that no fresh process confirmed is no PASS: its lower bound is what one would sign.
+    """
     own = [s for s in evidence.searches if s.cell == undecided.cell]
     if not own:
         return replace(undecided, reason=f"no capacity was searched: {SEARCH}")
     wrong = [(searched, _other(searched, undecided, evidence, objectives)) for searched in own]
-    searched = next((searched for searched, why in wrong if not why), None)
-    if searched is None:
+    right = [searched for searched, why in wrong if not why]
+    if not right:
         return replace(undecided, reason=f"{wrong[0][1]}: {SEARCH}")
+    searched = next((s for s in right if s.whole), right[0])
     interval, bound = searched.interval, undecided.objective.bound
     word: Word = CANT_TELL
     if searched.doubts or not searched.answers:
@@ -41,6 +45,8 @@ def decide_capacity(
     else:
         word = PASS if interval.low >= bound else FAIL if interval.high < bound else CANT_TELL
         told = _told(searched)
+        if word == PASS and searched.unconfirmed:
+            word, told = CANT_TELL, f"{told}; not confirmed: {searched.unconfirmed}"
     return replace(
         undecided,
         word=word,

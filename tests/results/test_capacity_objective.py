@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from archives import EPOCH_NS, MIB, RUN_ID, reseal, write_archive
-from searches import LIMITS, change_document, write_search
+from searches import LIMITS, Answer, change_document, write_search
 
 from results.archive.archive import Archive
 from results.archive.retention import Policy, fates
@@ -30,6 +30,10 @@ HOLDS = [(800.0, True), (1_600.0, False), (1_130.0, True), (1_340.0, False), (1_
          (1_270.0, False)]  # fmt: skip
 """The answers of a search whose service carries about 1,235/s."""
 
+CONFIRMED: list[Answer] = [*HOLDS, (1_200.0, True, "confirm"), (1_290.0, False, "above")]
+TRIED = [(rate, holds) for rate, holds, *_ in CONFIRMED]
+"""And its confirmation in fresh processes, one step above too."""
+
 
 def write_run(root: Path) -> Path:
     configurations = {
@@ -42,7 +46,7 @@ def write_run(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive = write_run(tmp_path_factory.mktemp("searched") / "archive")
-    write_search(archive, HOLDS, OPTIMISED)
+    write_search(archive, CONFIRMED, OPTIMISED)
     return archive
 
 
@@ -66,7 +70,7 @@ def test_it_is_decided_on_the_whole_interval(searched: Path, bound: str, word: s
     record = made(searched, f"capacity >= {bound}", *LIMITS)
     (decision, *_) = record["objectives"]
     assert decision["decision"] == word
-    assert decision["trials"] == len(HOLDS)
+    assert decision["trials"] == len(CONFIRMED)
     assert decision["interval"]["low"] < 1_235 < decision["interval"]["high"]
     assert "with p50 <= 5ms, errors <= 1%" in decision["reason"]
     assert record["decision"] == (GO if word == "PASS" else NO_GO)
@@ -74,7 +78,7 @@ def test_it_is_decided_on_the_whole_interval(searched: Path, bound: str, word: s
 
 def test_the_record_lists_the_runs_that_it_rests_on(searched: Path) -> None:
     (search,) = made(searched, "capacity >= 800/s")["capacity"]
-    assert [(r["rate_rps"], r["holds"]) for r in search["runs"]] == HOLDS
+    assert [(r["rate_rps"], r["holds"]) for r in search["runs"]] == TRIED
     assert all(len(run["sha256"]) == 64 for run in search["runs"])
     assert made(searched, "peak_rss <= 1GiB")["capacity"] is None
 
@@ -107,6 +111,50 @@ def test_a_search_must_have_asked_for_what_the_sign_off_asks_for(searched: Path)
     word, why = decided(searched, "capacity >= 800/s", "p50 <= 4ms")
     assert (word, "did not ask for p50 <= 4ms" in why) == ("CAN'T TELL", True)
     assert "did not ask for p99" in decided(searched, "capacity >= 800/s", "p99 <= 1s")[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ([], "not confirmed: no trial was left for it"),
+        ([(1_200.0, False, "confirm")], "not confirmed: at 1,200/s a fresh process did not hold"),
+        ([(1_200.0, True, "confirm"), (1_230.0, False)], "not confirmed: no trial was left for it"),
+        ([(1_200.0, True, "of another version")], "not confirmed: no trial was left for it"),
+    ],
+)
+def test_what_no_fresh_process_confirmed_does_not_pass(
+    tmp_path: Path, more: list[Answer], why: str
+) -> None:
+    """A confirmation stands for the answer after which it was made, and for no later one."""
+    archive = write_run(tmp_path)
+    write_search(archive, [*HOLDS, *more], OPTIMISED)
+    word, reason = decided(archive, "capacity >= 800/s")
+    assert (word, why in reason) == ("CAN'T TELL", True), reason
+    assert "/s) with p50" in reason, "what was found is told all the same"
+
+
+@pytest.mark.parametrize("broken", [[(800.0, True)], [(800.0, False)], HOLDS[:3]])
+def test_a_search_that_was_broken_off_hides_no_whole_one(
+    searched: Path, tmp_path: Path, broken: list[Answer]
+) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(searched, archive)
+    newer_ns = EPOCH_NS + 10**14
+    for run_id in write_search(archive, broken, OPTIMISED, key="k2"):
+        change_document(archive / run_id, started_ns=newer_ns, finished_ns=newer_ns + 10**9)
+    record = made(archive, "capacity >= 800/s")
+    assert record["decision"] == GO
+    assert [search["key"] for search in record["capacity"]] == ["k1"]
+
+
+def test_a_newer_search_whose_answer_was_refuted_decides(searched: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(searched, archive)
+    newer_ns = EPOCH_NS + 10**14
+    refuted: list[Answer] = [*HOLDS, (1_200.0, False, "confirm")]
+    for run_id in write_search(archive, refuted, OPTIMISED, key="k2"):
+        change_document(archive / run_id, started_ns=newer_ns, finished_ns=newer_ns + 10**9)
+    assert decided(archive, "capacity >= 800/s")[0] == "CAN'T TELL"
 
 
 @pytest.mark.parametrize(
