@@ -116,10 +116,12 @@ def sentence(told: dict[str, Any]) -> str:
 def check_early_stop(matrix: Matrix) -> None:
     """Raises UserError, with its place, where no run could ever be decided before its end."""
     at = ("stop_early",)
-    if not any(counts(objective) for objective in matrix.policy.objectives):
-        raise _error(
-            matrix, at, "there is no objective that blocks: a run is decided when all of them are"
-        )
+    blocking = [o for o in matrix.policy.objectives if o.severity == "block"]
+    if not any(map(counts, blocking)):
+        text = "there is no objective that blocks: a run is decided when all of them are"
+        if blocking:
+            text = "no objective blocks but a capacity, and other runs decide that: bench capacity"
+        raise _error(matrix, at, text)
     least = blocks_at_least(matrix.document.comparison.confidence, 1)
     if matrix.trials < least:
         raise _error(

@@ -193,7 +193,19 @@ def plan_warnings(matrix: Matrix) -> list[str]:
             found.append(f"{name}: limits.cpus is {limits.cpus:g}, this machine has {cores}")
         if environment.get("GOGC") == "off" and "GOMEMLIMIT" not in environment:
             found.append(f"{name}: GOGC=off without GOMEMLIMIT never frees memory")
-    return found
+    return found + _absent_names(matrix)
+
+
+def _absent_names(matrix: Matrix) -> list[str]:
+    """Of a policy file: services share it, so another one's name may be meant, or it is a typo."""
+    asked = [
+        (o, o.absent(matrix.configurations, matrix.workloads)) for o in matrix.policy.objectives
+    ]
+    return [
+        f"policy: {objective.text} is about {names}, which this matrix lacks: not checked there"
+        for objective, names in asked
+        if names
+    ]
 
 
 def trial_spec(

@@ -22,6 +22,7 @@ from results.errors import EnvironmentLacks, ObjectiveFailed, RunIncomplete, Use
 from results.metrics import counted
 
 if TYPE_CHECKING:
+    from results.signoff.check import SignedRecord
     from results.sql.database import Database
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -228,11 +229,16 @@ def verify_records(
     *,
     binary: Path | None,
     public_key: Path | None,
+    require_go: bool,
     as_json: bool,
 ) -> None:
-    """Check signed records. Raises ObjectiveFailed when one of them can't be relied on."""
+    """Check signed records.
+
+    Raises ObjectiveFailed when one of them can't be relied on, or says NO-GO where GO is required.
+    """
     from results.files import file_digest
     from results.signoff.check import check_record, read_record
+    from results.signoff.record import GO
 
     trusted = (
         [keyring.public_key(public_key)]
@@ -243,27 +249,43 @@ def verify_records(
         sha256 = file_digest(binary) if binary else None
     except OSError as error:
         raise UserError(f"{binary}: {error.strerror}") from error
-    wrong: dict[str, list[str]] = {}
-    decisions: dict[str, str] = {}
-    for path in paths:
-        signed = read_record(path)
-        decisions[str(path)] = str(signed.record.get("decision"))
-        wrong[str(path)] = check_record(signed, archive_path, trusted, binary_sha256=sha256)
+    checked = [
+        (signed, check_record(signed, archive_path, trusted, binary_sha256=sha256))
+        for signed in map(read_record, paths)
+    ]
     if as_json:
-        print_json(
-            [{"path": p, "decision": decisions[p], "wrong": found} for p, found in wrong.items()]
-        )
+        compared = {"build_compared": sha256 is not None}
+        print_json([_plain_check(signed, wrong) | compared for signed, wrong in checked])
     else:
-        for path_text, found in wrong.items():
-            mark = "[red]✗[/]" if found else "[green]✓[/]"
-            console.print(
-                f"{mark} {escape(path_text)}: {escape(decisions[path_text])}", highlight=False
-            )
-            for text in found:
-                console.print(f"    {escape(text)}", highlight=False, soft_wrap=True)
-    bad = sum(bool(found) for found in wrong.values())
+        for signed, wrong in checked:
+            _print_check(signed, wrong, console)
+        if sha256 is None:
+            said = "no build was compared with what was signed off: name yours with --binary"
+            console.print(f"[yellow]![/] {said}", highlight=False, soft_wrap=True)
+    bad = sum(bool(wrong) for _, wrong in checked)
     if bad:
         raise ObjectiveFailed(f"{counted(bad, 'record')} can't be relied on")
+    refused = [str(signed.path) for signed, _ in checked if signed.decision != GO]
+    if require_go and refused:
+        raise ObjectiveFailed(f"NO-GO: {', '.join(refused)}")
+
+
+def _plain_check(signed: SignedRecord, wrong: Sequence[str]) -> dict[str, Any]:
+    return {
+        "path": str(signed.path),
+        "decision": signed.decision,
+        "builds": signed.builds,
+        "wrong": list(wrong),
+    }
+
+
+def _print_check(signed: SignedRecord, wrong: Sequence[str], console: Console) -> None:
+    """A tick says that the record can be relied on, whatever it says."""
+    mark = "[red]✗[/]" if wrong else "[green]✓[/]"
+    about = f"{escape(signed.decision)}, build {escape(', '.join(signed.builds) or 'unknown')}"
+    console.print(f"{mark} {escape(str(signed.path))}: {about}", highlight=False, soft_wrap=True)
+    for text in wrong:
+        console.print(f"    {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def new_key(name: str, console: Console) -> None:

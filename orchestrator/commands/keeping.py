@@ -47,7 +47,7 @@ def export(
 
     Example: bench export latest -o runs.duckdb
     """
-    from orchestrator.answers.common import print_export
+    from orchestrator.answers.keep import print_export
 
     print_export(archive_path(archive), run_names or [], target, console(), profiles=profiles)
 
@@ -80,32 +80,38 @@ def verify(
     public_key: Annotated[
         Path | None, typer.Option(help="The only key to believe, instead of bench keys ls.")
     ] = None,
+    require_go: Annotated[
+        bool, typer.Option("--require-go", help="A record that says NO-GO is exit code 1 too.")
+    ] = False,
     archive: ArchivePath = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that an archive is what was measured: every byte, every row count, every column.
 
     A signed record is checked with all that it rests on: its signature, its waivers, and every
-    figure, made again from the archive.
+    figure, made again from the archive. A true record may say NO-GO: see --require-go.
 
     Example: bench verify latest
     """
-    from orchestrator.answers.common import print_verification
+    from orchestrator.answers.verify import print_verification
 
     run_names = names or []
     records = [Path(name) for name in run_names if name.endswith(".json")]
-    if records or binary or public_key:
+    if records or binary or public_key or require_go:
         from orchestrator.answers.release import verify_records
         from results.errors import UserError
 
         if len(records) != len(run_names) or not records:
-            raise UserError("name runs, or records (….json) with --binary and --public-key")
+            raise UserError(
+                "name runs, or records (….json) with --binary, --public-key and --require-go"
+            )
         verify_records(
             archive_path(archive),
             records,
             console(),
             binary=binary,
             public_key=public_key,
+            require_go=require_go,
             as_json=as_json,
         )
         return

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.matrix import axes
 from orchestrator.matrix.arrivals import planned_arrivals
-from orchestrator.matrix.meaning import impossible, meaning_errors
+from orchestrator.matrix.meaning import contradictions_in, impossible, meaning_errors
 from orchestrator.matrix.model import (
     Comparison,
     Configuration,
@@ -196,6 +196,8 @@ def _policy(matrix: Matrix) -> Policy:
     for objective in shared.objectives:
         for text in impossible(matrix, objective):
             raise matrix.error(("policy",), text)
+    for _, text in contradictions_in(matrix, [*own.objectives, *shared.objectives]):
+        raise matrix.error(("policy",), text)  # Its own ones were told before.
     return own + shared
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.bisect.revisions import required_repository
 from orchestrator.matrix import values
 from orchestrator.matrix.model import Build, Configuration, ObjectiveItem, WaiverItem
+from orchestrator.matrix.policy import contradictions, policy_of
 from orchestrator.matrix.source import Path_
 from results.errors import UserError
-from results.metrics import METRICS
+from results.judging.leaks import SECONDS_MIN
+from results.metrics import METRICS, format_time
 from results.signoff.language import parse_objective
 from results.signoff.objectives import Objective
 from workloads.shipped import shipped_scenarios
@@ -244,7 +247,8 @@ def _objective_errors(matrix: Matrix) -> Found:
         )
         for text in impossible(matrix, objective):
             yield at, text
-    yield from _contradictions(matrix)
+    for number, text in contradictions_in(matrix, policy_of(items, ()).objectives):
+        yield ("objectives", number), text
     known = {item.require for item in items}
     for number, waiver in enumerate(matrix.document.waivers):
         at = ("waivers", number)
@@ -264,6 +268,8 @@ def impossible(matrix: Matrix, objective: Objective) -> Iterator[str]:
                     f"{objective.text!r} is about a share of limits.memory_max, which is not set "
                     f"for {name!r}"
                 )
+    if objective.kind == "no_leak":
+        yield from _too_short_for_a_leak(matrix, objective)
     if objective.kind == "capacity":
         for name in objective.workloads or matrix.workloads:
             if name in matrix.workloads and matrix.workloads[name].arrivals is None:
@@ -271,6 +277,19 @@ def impossible(matrix: Matrix, objective: Objective) -> Iterator[str]:
                     f"{name!r} is a closed loop, which slows down with the service: it has no "
                     "capacity; name workloads with `arrivals:` in `workloads:`"
                 )
+
+
+def _too_short_for_a_leak(matrix: Matrix, objective: Objective) -> Iterator[str]:
+    asked_s = max(objective.bound, SECONDS_MIN)
+    for name in objective.workloads or matrix.workloads:
+        if name in matrix.workloads and matrix.workloads[name].measure < asked_s * 1e9:
+            had, needed = (
+                format_time(ns) for ns in (matrix.workloads[name].measure, asked_s * 1e9)
+            )
+            yield (
+                f"{objective.text!r} needs {needed} of `measure` to be told, {name!r} has {had}; "
+                "name workloads that are long enough in `workloads:`"
+            )
 
 
 def _held(matrix: Matrix, objective: Objective) -> list[str]:
@@ -283,11 +302,10 @@ def _held(matrix: Matrix, objective: Objective) -> list[str]:
 
 
 def _names(matrix: Matrix, item: ObjectiveItem | WaiverItem, at: Path_) -> Found:
-    asked: dict[str, tuple[list[str], list[str]]] = {
-        "configurations": (item.configurations, list(matrix.configurations))
+    asked = {
+        "configurations": (item.configurations, list(matrix.configurations)),
+        "workloads": (item.workloads, list(matrix.workloads)),
     }
-    if isinstance(item, ObjectiveItem):
-        asked["workloads"] = (item.workloads, list(matrix.workloads))
     for key, (names, known) in asked.items():
         for name in names:
             if name not in known:
@@ -296,19 +314,9 @@ def _names(matrix: Matrix, item: ObjectiveItem | WaiverItem, at: Path_) -> Found
                 yield (*at, key), f"there is no {key[:-1]} {name!r}; {hint}"
 
 
-def _contradictions(matrix: Matrix) -> Found:
-    """A limit from above that lies under one from below, of the same figure."""
-    parsed = [parse_objective(item.require) for item in matrix.document.objectives]
-    for number, one in enumerate(parsed):
-        for other in parsed[:number]:
-            same = one.kind == other.kind == "limit" and one.metric == other.metric
-            if same and one.at_most != other.at_most:
-                most, least = (one, other) if one.at_most else (other, one)
-                if most.bound < least.bound:
-                    yield (
-                        ("objectives", number),
-                        f"{one.text!r} and {other.text!r} can't both hold",
-                    )
+def contradictions_in(matrix: Matrix, objectives: Sequence[Objective]) -> Iterator[tuple[int, str]]:
+    """Objectives that can't both hold in this matrix, by number."""
+    return contradictions([replace(o, configurations=tuple(_held(matrix, o))) for o in objectives])
 
 
 def _ambiguous_names(matrix: Matrix) -> Found:

@@ -508,6 +508,7 @@ class WaiverItem(Section):
         description="the last day on which it holds, such as 2027-01-31 (UTC)"
     )
     configurations: list[Name] = Field([], description="for which ones; left out: all")
+    workloads: list[Name] = Field([], description="under which ones; left out: all")
 
 
 Objectives = list[

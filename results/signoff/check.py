@@ -32,6 +32,16 @@ class SignedRecord:
     record: dict[str, Any]
     signature: str
 
+    @property
+    def decision(self) -> str:
+        """What it says: GO or NO-GO."""
+        return str(self.record.get("decision"))
+
+    @property
+    def builds(self) -> list[str]:
+        """The SHA-256 of each build that it is about."""
+        return [str(build.get("sha256")) for build in _list(self.record, "build")]
+
 
 def read_record(path: Path) -> SignedRecord:
     """Read a record and the `.sig` file beside it. Raises UserError when one is none."""
@@ -71,7 +81,7 @@ def check_record(
     `binary_sha256` is that of the build at hand: a record of another build says nothing of it.
     """
     found = [*_wrong_signature(signed, trusted)]
-    found += _wrong_build(signed.record, binary_sha256)
+    found += _wrong_build(signed, binary_sha256)
     found += _run_out(signed.record, today or datetime.now(UTC).date())
     return found + list(_made_again(signed, archive))
 
@@ -86,10 +96,10 @@ def _wrong_signature(signed: SignedRecord, trusted: Sequence[PublicKey]) -> Iter
         yield f"it is signed by a key that is not trusted here: {signer.fingerprint}"
 
 
-def _wrong_build(record: Mapping[str, Any], binary_sha256: str | None) -> Iterator[str]:
-    known = [str(build.get("sha256")) for build in _list(record, "build")]
-    if binary_sha256 is not None and binary_sha256 not in known:
-        yield f"it is about another build: {', '.join(known) or 'none'}, not {binary_sha256}"
+def _wrong_build(signed: SignedRecord, binary_sha256: str | None) -> Iterator[str]:
+    if binary_sha256 is not None and binary_sha256 not in signed.builds:
+        known = ", ".join(signed.builds) or "none"
+        yield f"it is about another build: {known}, not {binary_sha256}"
 
 
 def _run_out(record: Mapping[str, Any], today: date) -> Iterator[str]:
@@ -120,6 +130,8 @@ def _made_again(signed: SignedRecord, archive: Path) -> Iterator[str]:
     true = json.loads(text_of(again))
     true["figures"] = [row for row in true["figures"] if _was_told(record, row)]
     _without_new_commits(record, true)
+    if "absent" not in record["policy"]:
+        del true["policy"]["absent"]  # It was not told at first.
     differences = list(_differences(record, true))
     yield from differences[:DIFFERENCES_MAX]
     if len(differences) > DIFFERENCES_MAX:

@@ -15,6 +15,7 @@ from results.comparing.tables import PIPE_COLUMNS
 from results.markdown import markdown_table, markdown_text
 from results.metrics import METRICS, counted, format_value
 from results.signoff.objectives import CANT_TELL, FAIL, PASS
+from results.signoff.waivers import under
 
 Record = Mapping[str, Any]
 STYLES: Final = {PASS: "green", FAIL: "red", CANT_TELL: "yellow"}
@@ -177,13 +178,14 @@ def _notes(record: Record) -> Iterator[str]:
     for decision in record["objectives"]:
         if waiver := decision["waived_by"]:
             yield (
-                f"waived until {waiver['expires']} by {waiver['owner']}: {decision['objective']}: "
-                f"{waiver['reason']}"
+                f"waived until {waiver['expires']} by {waiver['owner']}: {decision['objective']}"
+                f"{under(waiver)}: {waiver['reason']}"
             )
 
 
 def _warnings(record: Record) -> Iterator[str]:
     yield from record["doubts"]
+    yield from record["policy"].get("absent", ())
     yield from record["policy"]["remarks"]
     yield from record["validity"]["warnings"]
     for trial in record["validity"]["invalid"]:

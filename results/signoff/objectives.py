@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -76,6 +76,16 @@ class Objective:
             "configurations": list(self.configurations),
             "workloads": list(self.workloads),
         }
+
+    def absent(self, configurations: Collection[str], workloads: Collection[str]) -> str:
+        """Which of its own names are none of these, in words; empty when all are there."""
+        named = (
+            ("configuration", self.configurations, configurations),
+            ("workload", self.workloads, workloads),
+        )
+        return ", ".join(
+            f"{what} {name!r}" for what, own, known in named for name in own if name not in known
+        )
 
 
 @dataclass(frozen=True, slots=True, order=True)

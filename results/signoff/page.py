@@ -26,6 +26,7 @@ from results.signoff.objectives import CANT_TELL, FAIL, PASS
 from results.signoff.pagelimits import HEIGHT, WIDTH, DrawnLimit, drawn_limit
 from results.signoff.record import GO
 from results.signoff.signing import NAMESPACE, signer_of
+from results.signoff.waivers import under
 
 Record = Mapping[str, Any]
 MARKS: Final = {PASS: "better", FAIL: "worse", CANT_TELL: "open"}
@@ -107,6 +108,7 @@ def _context(record: Record) -> dict[str, Any]:
         "tiles": list(_tiles(record)),
         "objectives": [_shown(decision) for decision in record["objectives"]],
         "places": sorted({where(decision) for decision in record["objectives"]}),
+        "absent": record["policy"].get("absent", ()),
         "waivers": _waivers(record),
         "invalid": _invalid(record),
         "figures": list(_figures(record)),
@@ -178,7 +180,7 @@ def _waivers(record: Record) -> Grid:
     used = [d["waived_by"] for d in record["objectives"]]
     rows = tuple(
         (
-            waiver["objective"],
+            f"{waiver['objective']}{under(waiver)}",
             waiver["owner"],
             waiver["reason"],
             waiver["expires"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -67,6 +67,12 @@ def make_record(database: Database, question: Question) -> dict[str, Any]:
     if not own:
         known = ", ".join(sorted({r.configuration for r in database.records}))
         raise UserError(f"no trial is of {question.configuration!r}; there are: {known or 'none'}")
+    about = _about(question)
+    if not any(objective.severity == "block" for objective in about):
+        raise UserError(
+            f"nothing to sign off: no blocking objective is about {question.configuration!r}; "
+            "what a GO is to mean is written in `objectives:` of the matrix, or in --policy FILE"
+        )
     measured = [m for run in database.runs for m in database.measurements(run.run_id)]
     evidence = Evidence.of(
         comparison,
@@ -75,7 +81,7 @@ def make_record(database: Database, question: Question) -> dict[str, Any]:
         [run.document for run in database.runs],
         _searches(database, question),
     )
-    decisions = decide(_about(question), evidence)
+    decisions = decide(about, evidence)
     decisions = [d for d in decisions if d.cell.configuration in ("", question.configuration)]
     day = question.decided_at.date()
     decided = [_decision(d, waiver_of(d, question.waivers, day)) for d in decisions]
@@ -95,6 +101,7 @@ def make_record(database: Database, question: Question) -> dict[str, Any]:
             "objectives": [o.to_plain() for o in question.objectives],
             "waivers": [w.to_plain() for w in question.waivers],
             "remarks": remarks(decisions, question.waivers, day),
+            "absent": list(_absent(question.objectives, database.records)),
         },
         "doubts": doubts,
         "build": _builds(own),
@@ -151,6 +158,15 @@ def _about(question: Question) -> list[Objective]:
         for objective in question.objectives
         if not objective.configurations or own in objective.configurations
     ]
+
+
+def _absent(objectives: Iterable[Objective], records: Sequence[TrialRecord]) -> Iterator[str]:
+    """What a misspelt name would have taken away unseen; another service's may be meant."""
+    configurations = {record.configuration for record in records}
+    workloads = {record.workload for record in records}
+    for objective in objectives:
+        if names := objective.absent(configurations, workloads):
+            yield f"{objective.text} is about {names}, which no trial is of: not checked there"
 
 
 def _decision(decision: Decision, waiver: Waiver | None) -> dict[str, Any]:

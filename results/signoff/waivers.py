@@ -14,7 +14,7 @@ from results.signoff.objectives import PASS, Decision
 class Waiver:
     """It covers the objective with exactly this text, to the end of the day `expires` (UTC).
 
-    Empty `configurations` mean every one.
+    Empty `configurations` and `workloads` mean every one.
     """
 
     objective: str
@@ -22,26 +22,38 @@ class Waiver:
     reason: str
     expires: date
     configurations: tuple[str, ...] = ()
+    workloads: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self) | {"expires": self.expires.isoformat()}
+        """As JSON; for every workload it is what it was before there were `workloads`."""
+        plain = asdict(self) | {"expires": self.expires.isoformat()}
+        if not self.workloads:
+            del plain["workloads"]
+        return plain
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Waiver:
         """From JSON. Raises TypeError or ValueError for what is none."""
-        names = tuple(data.get("configurations", ()))
+        names = {key: tuple(data.get(key, ())) for key in ("configurations", "workloads")}
         expires = date.fromisoformat(str(data["expires"]))
-        return cls(**{**data, "expires": expires, "configurations": names})
+        return cls(**{**data, "expires": expires, **names})
 
     def covers(self, decision: Decision) -> bool:
         """Whether it is about this decision, today or not."""
-        named = not self.configurations or decision.cell.configuration in self.configurations
-        return self.objective == decision.objective.text and named
+        cell = decision.cell
+        named = not self.configurations or cell.configuration in self.configurations
+        here = not self.workloads or cell.workload in self.workloads
+        return self.objective == decision.objective.text and named and here
 
     def holds(self, day: date) -> bool:
         """Whether it is still good on a day."""
         return day <= self.expires
+
+
+def under(waiver: Mapping[str, Any]) -> str:
+    """The workloads of a waiver's JSON in words; empty when it is for every one."""
+    names = waiver.get("workloads")
+    return f" under {', '.join(names)}" if names else ""
 
 
 def waiver_of(decision: Decision, waivers: Iterable[Waiver], day: date) -> Waiver | None:
@@ -56,7 +68,7 @@ def remarks(decisions: Sequence[Decision], waivers: Iterable[Waiver], day: date)
     found = []
     for waiver in waivers:
         about = [d for d in decisions if waiver.covers(d)]
-        named = f"the waiver of {waiver.objective!r} by {waiver.owner}"
+        named = f"the waiver of {waiver.objective!r}{under(waiver.to_plain())} by {waiver.owner}"
         if not about:
             found.append(f"{named} is about no objective here")
         elif not waiver.holds(day):

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.matrix.matrix import load_matrix
 from orchestrator.matrix.policy import Policy, load_policy
 from orchestrator.matrix.source import MatrixError
-from orchestrator.plan import make_plan
+from orchestrator.plan import make_plan, plan_warnings
 from orchestrator.run import run_document
 
 OWN = """objectives:
@@ -79,6 +79,85 @@ def test_headroom_without_a_hard_limit_is_told_before_the_run(tmp_path: Path, li
     path = matrices.write(tmp_path, matrices.SMALL + "policy: policy.yaml\n")
     with pytest.raises(MatrixError, match=r":\d+:9: 'headroom .*not set for 'optimised'"):
         load_matrix(path)
+
+
+@pytest.mark.parametrize(
+    ("own", "shared", "where"),
+    [
+        ("[gc_cycles <= 3]", "[gc_cycles >= 5]", "matrix.yaml:23:9: "),
+        ("[{require: gc_cycles <= 3, configurations: [optimised]}]", "[gc_cycles >= 5]",
+         "matrix.yaml:23:9: "),
+        ("[p99 <= 1s]", "[gc_cycles <= 3, gc_cycles >= 5]", "policy.yaml:1:30: "),
+        ("[gc_cycles <= 3, gc_cycles >= 5]", "[p99 <= 1s]", "matrix.yaml:22:30: "),
+        ("[{require: gc_cycles <= 3, configurations: [optimised]}]",
+         "[{require: gc_cycles >= 5, configurations: [default]}]", ""),
+        ("[{require: gc_cycles <= 3, configurations: [default]}]", "[gc_cycles >= 5]", ""),
+        ("[{require: gc_cycles <= 3, workloads: [steady]}]",
+         "[{require: gc_cycles >= 5, workloads: [night]}]", ""),
+        ("[{require: gc_cycles <= 3, configurations: [default]}, "
+         "{require: gc_cycles >= 5, configurations: [optimised]}]", "[p99 <= 1s]", ""),
+    ],
+)  # fmt: skip
+def test_contradictions_are_found_where_objectives_meet_and_nowhere_else(
+    tmp_path: Path, own: str, shared: str, where: str
+) -> None:
+    matrices.write(tmp_path, f"objectives: {shared}\n", "policy.yaml")
+    text = f"{matrices.SMALL}objectives: {own}\npolicy: policy.yaml\n"
+    path = matrices.write(tmp_path, text)
+    if not where:
+        assert len(load_matrix(path).policy.objectives) > 1
+        return
+    with pytest.raises(MatrixError) as raised:
+        load_matrix(path)
+    assert where in str(raised.value)
+    assert "can't both hold" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("no_leak", "'no_leak' needs 300 s of `measure` to be told, 'steady' has 1 s"),
+        ("no_leak over 24h", "'no_leak over 24h' needs 86,400 s of"),
+    ],
+)
+def test_a_leak_that_measure_is_too_short_for_is_told_before_the_run(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    wanted = f"objectives:\n  - {line}\n"
+    with pytest.raises(MatrixError) as raised:
+        load_matrix(matrices.write(tmp_path, matrices.SMALL + wanted))
+    assert f"matrix.yaml:23:5: {said}" in str(raised.value)
+    matrices.write(tmp_path, wanted, "policy.yaml")
+    path = matrices.write(tmp_path, matrices.SMALL + "policy: policy.yaml\n")
+    with pytest.raises(MatrixError, match=r":22:9: 'no_leak"):
+        load_matrix(path)
+    long = matrices.SMALL.replace("measure: 1s", "measure: 24h")
+    assert load_matrix(matrices.write(tmp_path, long + wanted))
+
+
+def test_a_name_of_the_policy_that_the_matrix_lacks_is_told_and_not_refused(
+    tmp_path: Path,
+) -> None:
+    shared = "objectives: [errors <= 1%, {require: p99 <= 40ms, configurations: [optimisd]}]\n"
+    matrices.write(tmp_path, shared, "policy.yaml")
+    path = matrices.write(tmp_path, matrices.SMALL + "policy: policy.yaml\n")
+    (warning,) = [text for text in plan_warnings(load_matrix(path)) if "policy" in text]
+    assert warning == (
+        "policy: p99 <= 40ms is about configuration 'optimisd', which this matrix lacks: "
+        "not checked there"
+    )
+
+
+def test_a_waiver_may_name_workloads(tmp_path: Path) -> None:
+    waiver = (
+        "waivers: [{objective: p99 <= 40ms, owner: J, reason: x, expires: 2027-01-31, "
+        "workloads: [steady]}]\n"
+    )
+    text = f"{matrices.SMALL}objectives: [p99 <= 40ms]\n{waiver}"
+    (found,) = load_matrix(matrices.write(tmp_path, text)).policy.waivers
+    assert found.workloads == ("steady",)
+    with pytest.raises(MatrixError, match=r":23:\d+: there is no workload 'stead'"):
+        load_matrix(matrices.write(tmp_path, text.replace("[steady]", "[stead]")))
 
 
 def test_a_closed_loop_has_no_capacity(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def test_from_a_first_key_to_a_checked_record(desk: Desk, tmp_path: Path) -> Non
     desk.bench("keys", "new", "release")
     assert "signs here" in desk.bench("keys", "ls").stdout
     desk.bench("signoff", policy)
-    assert "✓" in desk.bench("verify", str(desk.record)).stdout
+    checked = desk.bench("verify", str(desk.record), "--require-go").stdout
+    assert f"{desk.record}: GO, build {6_000_000:064x}" in checked
+    assert "no build was compared" in checked
     # On somebody else's machine nobody is trusted, until the public key has come.
     public = desk.folder / "state" / "keys" / "release.pub"
     elsewhere = {"HEAPGATE_STATE": str(tmp_path)}
@@ -97,7 +99,7 @@ def test_from_a_first_key_to_a_checked_record(desk: Desk, tmp_path: Path) -> Non
     desk.record.write_text(text.replace('"GO"', '"NO-GO"'))
     told = json.loads(desk.bench("verify", str(desk.record), "--json", code=1).stdout)
     assert "it was changed" in told[0]["wrong"][0]
-    desk.bench("verify", RUN_ID)  # the run itself is as it was
+    assert "it was changed" in desk.bench("verify", RUN_ID, code=3).stdout
 
 
 def test_a_no_is_exit_code_1_and_its_reason(desk: Desk) -> None:
@@ -105,6 +107,25 @@ def test_a_no_is_exit_code_1_and_its_reason(desk: Desk) -> None:
     assert done.stdout.startswith("NO-GO")
     assert "NO-GO: peak_rss <= 10MiB" in done.stderr
     assert json.loads(desk.record.read_text())["decision"] == "NO-GO"
+
+
+def test_a_true_no_go_is_told_and_stops_a_pipeline(desk: Desk, tmp_path: Path) -> None:
+    state = {"HEAPGATE_STATE": str(tmp_path)}
+    desk.bench("keys", "new", "mine", **state)
+    policy, record = desk.policy("objectives: [peak_rss <= 10MiB]"), tmp_path / "record.json"
+    desk.bench("signoff", policy, f"-o{record}", code=1, **state)
+    assert "record.json: NO-GO, build " in desk.bench("verify", str(record), **state).stdout
+    (told,) = json.loads(desk.bench("verify", str(record), "--json", **state).stdout)
+    assert (told["decision"], told["builds"]) == ("NO-GO", [f"{6_000_000:064x}"])
+    assert (told["wrong"], told["build_compared"]) == ([], False)
+    refused = desk.bench("verify", str(record), "--require-go", code=1, **state)
+    assert refused.stderr.strip() == f"NO-GO: {record}"
+
+
+def test_a_policy_about_another_configuration_is_no_go_for_this_one(desk: Desk) -> None:
+    policy = desk.policy("objectives: [{require: peak_rss <= 1GiB, configurations: [default]}]")
+    refused = desk.bench("signoff", policy, "-c", "optimised", code=2)
+    assert "no blocking objective is about 'optimised'" in refused.stderr
 
 
 def test_forms_for_pipelines(desk: Desk, tmp_path: Path) -> None:
@@ -151,6 +172,7 @@ def test_files_of_one_decision(desk: Desk, tmp_path: Path) -> None:
         (("signoff", "20990101"), 2, "20990101"),
         (("verify", "nowhere.json"), 2, "No such file"),
         (("verify", "--binary=x"), 2, "name runs, or records"),
+        (("verify", "--require-go"), 2, "name runs, or records"),
         (("keys", "new", "../escape"), 2, "can't be a key's name"),
         (("keys", "trust", "nowhere.pub"), 2, "No such file"),
     ],

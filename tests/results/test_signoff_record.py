@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import pytest
 from archives import MIB, RUN_ID, reseal, write_archive, write_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from results.errors import UserError
 from results.signoff.check import SignedRecord, check_record, read_record
+from results.signoff.forms import markdown_record, print_record
 from results.signoff.language import parse_objective
 from results.signoff.record import GO, NO_GO, Question, make_record, text_of
 from results.signoff.signing import PublicKey, make_key, public_key_of, read_key, sign
@@ -110,7 +113,8 @@ def test_a_waiver_lets_it_pass_until_its_day_and_is_on_the_record(archive: Path)
 def test_what_can_not_be_told_blocks(archive: Path) -> None:
     assert made(archive, question("no_leak"))["decision"] == NO_GO
     warned = replace(parse_objective("no_leak"), severity="warn")
-    asked = replace(question(*HOLDS), objectives=(warned,))
+    asked = question(*HOLDS)
+    asked = replace(asked, objectives=(*asked.objectives, warned))
     assert made(archive, asked)["decision"] == GO
 
 
@@ -130,6 +134,49 @@ def test_without_objectives_there_is_nothing_to_sign_off(archive: Path) -> None:
         made(archive, question())
     with pytest.raises(UserError, match="there are: default, optimised"):
         made(archive, replace(question(*HOLDS), configuration="tuned"))
+
+
+@pytest.mark.parametrize("more", [{"configurations": ("default",)}, {"severity": "warn"}])
+def test_where_nothing_can_block_there_is_no_go(archive: Path, more: dict[str, Any]) -> None:
+    objective = replace(parse_objective(HOLDS[0]), **more)
+    with pytest.raises(UserError, match="no blocking objective is about 'optimised'"):
+        made(archive, replace(question(), objectives=(objective,)))
+
+
+def test_names_that_the_run_lacks_are_told_and_on_the_record(
+    archive: Path, key_file: Path, trusted: list[PublicKey]
+) -> None:
+    """A shared policy may name another service's; a typo would take an objective away unseen."""
+    misspelt = replace(parse_objective(BREAKS), configurations=("optimisd", "default"))
+    asked = question(*HOLDS)
+    record = made(archive, replace(asked, objectives=(*asked.objectives, misspelt)))
+    said = f"{BREAKS} is about configuration 'optimisd', which no trial is of: not checked there"
+    assert record["policy"]["absent"] == [said]
+    console = Console(file=StringIO(), width=200)
+    print_record(record, console)
+    assert f"! {said}" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert said in markdown_record(record).replace("&lt;", "<")
+    plain = json.loads(text_of(record))
+    assert check_record(signed(plain, key_file), archive, trusted, today=TODAY) == []
+    del plain["policy"]["absent"]
+    older = check_record(signed(plain, key_file), archive, trusted, today=TODAY)
+    assert older == [], "a record from before it was told is still good"
+
+
+def test_a_waiver_covers_the_workloads_that_it_names(tmp_path: Path) -> None:
+    configurations = {"default": {"factors": FACTORS}, "optimised": {"factors": FACTORS}}
+    two = write_archive(
+        tmp_path, configurations=configurations, blocks=8, workloads=["evening", "night"]
+    )
+    night = replace(WAIVER, workloads=("night",))
+    record = made(two, question(BREAKS, waivers=(night,)))
+    assert {d["workload"]: d["blocks"] for d in record["objectives"]} == {
+        "evening": True,
+        "night": False,
+    }
+    assert f"{BREAKS} under night: fixed" in markdown_record(record).replace("&lt;", "<")
+    assert Waiver.from_plain(night.to_plain()) == night
+    assert made(two, question(BREAKS, waivers=(WAIVER,)))["decision"] == GO
 
 
 def test_a_true_record_checks(
