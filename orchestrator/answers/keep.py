@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from orchestrator.answers.bounds import of_runs
 from orchestrator.answers.common import fail_on, plain_table, print_json, tell
 from results.errors import RunIncomplete, UserError
 from results.metrics import counted, format_bytes
@@ -256,10 +257,11 @@ def print_export(
         trials = read_trials(archive, runs)
         tell(trials.notes)
         what += f", {counted(len(trials.records), 'trial')}"
-        if is_address(target):
-            size_bytes = export_to_store(trials, target)
-        else:
-            size_bytes = export(trials, Path(target), profiles=profiles)
+        with of_runs(len(runs)):
+            if is_address(target):
+                size_bytes = export_to_store(trials, target)
+            else:
+                size_bytes = export(trials, Path(target), profiles=profiles)
     console.print(f"wrote {escape(target)} ({format_bytes(size_bytes)}): {what}", highlight=False)
 
 

@@ -15,10 +15,12 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from results.errors import UserError
+from results.sql.deadline import Deadline
 
 GRACE_S: Final = 5.0
 """Beyond the time limit: what listens at all has ended by then."""
 
+_AGAIN_S: Final = 0.1
 _MORE: Final = 1.5
 _BASE_BYTES: Final = 2**30
 
@@ -48,20 +50,21 @@ def _data_bytes() -> int:
 
 
 @contextmanager
-def ending_after(timeout_s: float, tidy: Callable[[], None]) -> Iterator[None]:
+def ending_after(deadline: Deadline, tidy: Callable[[], None]) -> Iterator[None]:
     """End this process when what runs inside goes on for `GRACE_S` beyond its time.
 
-    `tidy` removes what would be left behind.
+    `tidy` removes what would be left behind. A reader of the answer who waits ends nothing.
     """
     done = threading.Event()
 
     def end() -> None:
-        if done.wait(timeout_s + GRACE_S):
-            return
+        while deadline.over_s < GRACE_S:
+            if done.wait(_AGAIN_S):
+                return
         tidy()
         text = (
-            f"the query was stopped after {timeout_s:g} s, and this process with it: it was making "
-            "one huge value, in which nothing can stop it\n"
+            f"{deadline.error()}, and this process with it: nothing else could stop it, as when it "
+            "makes one huge value\n"
         )
         with suppress(OSError):
             os.write(2, text.encode())

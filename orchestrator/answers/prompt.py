@@ -15,7 +15,7 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 from rich.console import Console
 
-from orchestrator.answers.lastresort import ending_after
+from orchestrator.answers.bounds import bounded
 from results.errors import UserError
 from results.metrics import counted
 from results.sql.database import Database
@@ -114,8 +114,8 @@ def _obey(line: str, database: Database, console: Console) -> None:
         return
     sql = f"describe {described[1]}" if described else line
     with (
-        ending_after(database.limits.timeout_s, database.abandon),
-        database.stream(sql) as answer,
+        bounded(database) as deadline,
+        database.stream(sql, deadline=deadline) as answer,
     ):
         write_table(answer, console)
 

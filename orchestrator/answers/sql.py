@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import cache
+from orchestrator.answers.bounds import bounded
 from orchestrator.answers.common import tell
-from orchestrator.answers.lastresort import bound_memory, ending_after
+from orchestrator.answers.lastresort import bound_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,8 +34,8 @@ def print_query(
     with _opened(archives, limits) as database:
         tell(database.notes)
         with (
-            ending_after(limits.timeout_s, database.abandon),
-            database.stream(sql, parameters) as answer,
+            bounded(database) as deadline,
+            database.stream(sql, parameters, deadline=deadline) as answer,
         ):
             if form == "table":
                 write_table(answer, console)

@@ -53,9 +53,6 @@ FRAME_POLICY: Final = "default-src 'none'; img-src data:; frame-ancestors 'self'
 TRIALS_SHOWN: Final = 500
 _PIECE_BYTES: Final = 2**18
 _META_POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"<>]*)">')
-_OPTION: Final = re.compile(r"with (--\w+)")
-"""What an error advises is an option of the command; a page has none."""
-
 _STARTED_QUERY: Final = """\
 select run_id, configuration, workload, metric, n, median, mad
 from cells
@@ -220,7 +217,7 @@ class Site:
             try:
                 context["answer"] = await _while_wanted(request, self._jobs.query(query))
             except HeapgateError as error:
-                context["error"], status = _OPTION.sub(r"with: bench sql \1", str(error)), 422
+                context["error"], status = str(error), 422
         archives = len(await asyncio.to_thread(self._runs.archives))
         views = await asyncio.to_thread(_views)
         running = await asyncio.to_thread(self._running)

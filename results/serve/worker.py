@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from results.errors import HeapgateError, UserError
+from results.sql.deadline import NeedsMore
 
 SQL_MEMORY: Final = "2GiB"
 """What a query may hold; more goes to FOLDER."""
@@ -143,6 +144,9 @@ def main() -> None:
 def _answer(job: dict[str, Any]) -> Answer:
     try:
         return JOBS[job["name"]](job["archives"], **job["arguments"])
+    except NeedsMore as error:
+        more = f"ask for less, or give it more {error.what} with: bench sql {error.option}"
+        return {"error": f"{error}; {more}" if "query" in job["arguments"] else str(error)}, b""
     except HeapgateError as error:
         return {"error": str(error)}, b""
     except MemoryError:

@@ -141,16 +141,19 @@ class Database:
         parameters: Mapping[str, Any] | None = None,
         *,
         timeout_s: float | None = None,
+        deadline: Deadline | None = None,
     ) -> Iterator[pa.RecordBatchReader]:
         """The answer to one query, batch by batch; one at a time.
 
         Raises UserError for anything but one reading statement, for an error in it, for a parameter
-        that is missing or not asked for, and when the answer is not complete after `timeout_s`
-        seconds (else those of the database's own limits).
+        that is missing or not asked for; NeedsMore when the answer is not complete after
+        `timeout_s` seconds (else those of the database's own limits) or by `deadline`. The time
+        between two batches, in which its reader does something with it, does not count.
         """
         self._sandbox.check(sql, parameters or {})
         asked = " ".join([sql, *map(str, (parameters or {}).values())])
-        deadline = Deadline.after(self.limits.timeout_s if timeout_s is None else timeout_s)
+        if deadline is None:
+            deadline = Deadline.after(self.limits.timeout_s if timeout_s is None else timeout_s)
         with self._counted.within(deadline):
             self._compare_if_asked(asked)
             self._profile_if_asked(asked)

@@ -24,9 +24,20 @@ from results.archive.fragments import Trials
 from results.archive.packing import pack_runs
 from results.errors import EnvironmentLacks, UserError
 from results.schema import TABLES
-from results.sql.database import COMPARED, PROFILED, SHOWN, TESTED, VIEWS, Database, view_text
+from results.sql.database import (
+    COMPARED,
+    PROFILED,
+    SHOWN,
+    TESTED,
+    VIEWS,
+    Database,
+    Limits,
+    view_text,
+)
 
-TIMEOUT_S = 24 * 3600.0
+LIMITS: Final = Limits(timeout_s=24 * 3600.0)
+"""An export may take as long as it takes: there is no option to give it more time."""
+
 PARTITIONS = ("run_id", "configuration", "trial_id")
 COMPLETE: Final = "_SUCCESS"
 """The last file of a set in an object store; readers of Parquet pass over names like this."""
@@ -165,7 +176,7 @@ def _whole_or_nothing(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def _write_duckdb(trials: Trials, target: Path) -> None:
-    with Database(trials) as database:
+    with Database(trials, LIMITS) as database:
         made = {
             **database.compared_runs(),
             **database.unpacked_profiles(),
@@ -191,9 +202,9 @@ def _write_parquet(trials: Trials, target: Path) -> None:
         elif not name.startswith(tuple(f"raw_{shown}" for shown in SHOWN)):
             assert isinstance(table, pa.Table)
             pq.write_table(table, target / f"{name.removeprefix('raw_')}.parquet")
-    with Database(trials) as database:
+    with Database(trials, LIMITS) as database:
         for name in SHOWN:
-            with database.stream(f"from {name}", timeout_s=TIMEOUT_S) as rows:
+            with database.stream(f"from {name}") as rows:
                 _write_rows(rows, target / name)
         for name in DERIVED:
             pq.write_table(database.query(f"from {name}"), target / f"{name}.parquet")
@@ -201,8 +212,8 @@ def _write_parquet(trials: Trials, target: Path) -> None:
 
 def _write_profiles(trials: Trials, target: Path) -> None:
     """One file for each profile, found by its folders: run/trial/kind."""
-    with Database(trials) as database:
-        files = database.query("from profile_files", timeout_s=TIMEOUT_S).to_pylist()
+    with Database(trials, LIMITS) as database:
+        files = database.query("from profile_files").to_pylist()
     if not files:
         raise UserError("no profiles were taken; the matrix asks for them with `profiles:`")
     for file in files:

@@ -99,7 +99,8 @@ with results.open("nightly/*", timeout_s=60, memory="2GiB") as archives:
 ## What a query may do
 
 One SELECT (or FROM, WITH, VALUES, DESCRIBE, SUMMARIZE, PIVOT), which sees the views and nothing
-else: no files, no network, no Python variables, no settings. It ends after `--timeout` seconds.
+else: no files, no network, no Python variables, no settings. It ends after `--timeout` seconds
+of its own: while the answer's reader takes its time, as a pager does, they don't count.
 Beyond `--memory` it spills to a temporary folder, at most half of what is free there; the folder
 goes with the query, and what a killed one left goes with the next.
 

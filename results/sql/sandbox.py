@@ -23,7 +23,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from results.errors import HeapgateError, UserError
-from results.sql.deadline import Deadline
+from results.sql.deadline import Deadline, NeedsMore
 from results.sql.parameters import check_parameters
 
 QUERY_TIMEOUT_S: Final = 300.0
@@ -31,6 +31,10 @@ MEMORY: Final = "50%"
 BATCH_ROWS: Final = 100_000
 SPILL_PREFIX: Final = "heapgate-sql-"
 _AGAIN_S: Final = 0.1
+_ADVICE: Final = "\n\nPossible solutions"
+"""DuckDB's own, to what needs more memory."""
+
+_MEMORY: Final = ("memory", "--memory")
 _ALLOWED = "one SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or PIVOT is allowed"
 
 
@@ -124,7 +128,7 @@ class Sandbox:
                 missed()
                 reader = self._asked(sql, parameters)
             try:
-                yield reader
+                yield pa.RecordBatchReader.from_batches(reader.schema, _counting(reader, deadline))
             finally:
                 reader.close()
 
@@ -132,6 +136,17 @@ class Sandbox:
         relation = self._connection.sql(sql, params=dict(parameters) or None)
         assert relation is not None, "a statement that reads has an answer"
         return relation.to_arrow_reader(BATCH_ROWS)
+
+
+def _counting(reader: pa.RecordBatchReader, deadline: Deadline) -> Iterator[pa.RecordBatch]:
+    """The batches of an answer, and time counts only while one is awaited."""
+    try:
+        for batch in reader:
+            deadline.pause()
+            yield batch
+            deadline.resume()
+    finally:
+        deadline.pause()
 
 
 class SpillFolder:
@@ -265,23 +280,24 @@ def clean_errors() -> Iterator[None]:
     except HeapgateError:
         raise
     except (duckdb.Error, pa.ArrowException) as error:
-        raise UserError(f"the query failed: {_words(error)}") from error
+        raise _failed(error) from error
     except MemoryError as error:
-        raise UserError(
-            "the query failed: its answer needs more memory than it may have"
-        ) from error
+        text = "the query failed: its answer needs more memory than it may have"
+        raise NeedsMore(text, *_MEMORY) from error
     except OSError as error:
         # DuckDB's errors in the middle of an answer come through Arrow as OSError without a number;
         # with one it is the writing of the answer that failed.
         if error.errno is not None:
             raise
-        raise UserError(f"the query failed: {_words(error)}") from error
+        raise _failed(error) from error
+
+
+def _failed(error: Exception) -> UserError:
+    text = f"the query failed: {_words(error)}"
+    return NeedsMore(text, *_MEMORY) if _ADVICE in str(error) else UserError(text)
 
 
 def _words(error: Exception) -> str:
     """An error's own words, without advice that can't be taken here: to set this or that."""
-    text, _, advice = str(error).strip().partition("\n\nPossible solutions")
-    text = text.partition("\n\nStack Trace")[0].rstrip()
-    if advice:
-        text += "; ask for less, or give it more memory with --memory"
+    text = str(error).strip().partition(_ADVICE)[0].partition("\n\nStack Trace")[0].rstrip()
     return text or type(error).__name__

@@ -100,23 +100,39 @@ def test_one_huge_value_is_refused(workplace: Workplace) -> None:
     assert "Traceback" not in done.err
 
 
+def test_who_may_give_it_more_is_told_how(workplace: Workplace) -> None:
+    endless = "select sum(a.range * b.range) from range(10000000) a, range(10000000) b"
+    done = workplace.bench("sql", endless, "--timeout", "0.3")
+    assert done.code == 2
+    assert done.err.endswith(
+        "stopped after 0.3 s; ask for less, or give it more time with --timeout\n"
+    )
+
+
 STUCK = """
-import time
+import sys, time
 from orchestrator.answers import lastresort
+from results.sql.deadline import Deadline
 
 lastresort.GRACE_S = 0.1
-with lastresort.ending_after(0.1, lambda: print("tidied", flush=True)):
-    while True:
-        time.sleep(1)
+deadline = Deadline.after(0.1)
+with lastresort.ending_after(deadline, lambda: print("tidied", flush=True)):
+    if sys.argv[1] == "reader":
+        deadline.pause()
+    time.sleep(1 if sys.argv[1] == "reader" else 1000)
 """
 
 
-def test_what_nothing_stops_ends_with_its_process_and_leaves_nothing() -> None:
+@pytest.mark.parametrize(("waits", "code", "tidied"), [("query", 2, "tidied\n"), ("reader", 0, "")])
+def test_what_nothing_stops_ends_with_its_process_and_leaves_nothing(
+    waits: str, code: int, tidied: str
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", STUCK], capture_output=True, text=True, env=os.environ, check=False
-    )
-    assert (done.returncode, done.stdout) == (2, "tidied\n")
-    assert "this process with it" in done.stderr
+        [sys.executable, "-c", STUCK, waits],
+        capture_output=True, text=True, env=os.environ, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, tidied)
+    assert ("this process with it" in done.stderr) == (waits == "query")
 
 
 def test_no_query_leaves_anything_behind(workplace: Workplace) -> None:

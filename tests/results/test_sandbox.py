@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from filelock import FileLock
 
 from results.errors import UserError
 from results.sql.database import Database, Limits, open_archives
+from results.sql.deadline import Deadline, NeedsMore
 from results.sql.sandbox import SPILL_PREFIX, Sandbox
 
 
@@ -53,9 +55,12 @@ def test_what_memory_can_not_hold_is_spilled_to_a_folder_that_goes(
 
 def test_what_can_not_be_spilled_ends_with_words_that_help(archive: Path) -> None:
     with small(archive) as database:
-        with pytest.raises(UserError, match="--memory") as caught:
+        with pytest.raises(NeedsMore, match="Out of Memory") as caught:
             database.query("select string_agg(repeat('x', 1000), '') from range(1000000)")
+        assert (caught.value.what, caught.value.option) == ("memory", "--memory")
+        # Options are told by the command that has them.
         assert "SET" not in str(caught.value)
+        assert "--" not in str(caught.value)
         assert database.query("select 1 as n").to_pylist() == [{"n": 1}]
 
 
@@ -79,9 +84,21 @@ def test_a_memory_that_is_none_is_told(archive: Path, temporary: Path) -> None:
 )
 def test_what_has_no_end_ends_at_the_limit(archive: Path, endless: str) -> None:
     with open_archives([archive], limits=Limits(timeout_s=0.3)) as database:
-        with pytest.raises(UserError, match=r"stopped after 0\.3 s"):
+        with pytest.raises(NeedsMore, match=r"stopped after 0\.3 s$"):
             database.query(endless)
         assert database.query("select 1 as n").to_pylist() == [{"n": 1}]
+
+
+def test_a_slow_reader_is_not_the_querys_time(archive: Path) -> None:
+    with open_archives([archive]) as database:
+        deadline = Deadline.after(5)
+        with database.stream("from range(300000)", deadline=deadline) as reader:
+            rows = reader.read_next_batch().num_rows
+            time.sleep(6)
+            rows += sum(batch.num_rows for batch in reader)
+            time.sleep(0.5)
+            assert deadline.over_s < 0
+        assert rows == 300_000
 
 
 def test_a_syntax_error_is_pointed_at(archive: Path) -> None:

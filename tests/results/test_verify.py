@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.archive.archive import Archive, RunEntry
-from results.archive.verify import Damage, unreadable_runs, verify_run
+from results.archive.pins import FILE, pin
+from results.archive.verify import Damage, damaged_pins, unreadable_runs, verify_run
 from results.files import SUMS, write_sums
 
 RUNS: dict[Path, list[RunEntry]] = {}
@@ -59,15 +61,57 @@ def test_the_digests_are_those_of_a_standard_tool(archive: Path) -> None:
 @given(data=st.data())
 def test_a_flipped_bit_in_any_file_is_found(archive: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(files(archive)))
-    content = bytearray(path.read_bytes())
-    at = data.draw(st.integers(0, len(content) - 1))
-    original = bytes(content)
-    content[at] ^= 1 << data.draw(st.integers(0, 7))
-    path.write_bytes(content)
+    original = path.read_bytes()
+    path.write_bytes(flip(original, data))
     try:
-        assert damage(archive), (path.name, at)
+        assert damage(archive), path.name
     finally:
         path.write_bytes(original)
+
+
+def flip(content: bytes, draw: st.DataObject) -> bytes:
+    at = draw.draw(st.integers(0, len(content) - 1))
+    return (
+        content[:at] + bytes([content[at] ^ 1 << draw.draw(st.integers(0, 7))]) + content[at + 1 :]
+    )
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    archive = Archive(write_archive(tmp_path_factory.mktemp("named"), blocks=1))
+    pin(archive, "release-1.4", archive.run("latest"))
+    pin(archive, "été", archive.run("latest"))
+    return archive
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_in_the_list_of_names_is_found(named: Archive, data: st.DataObject) -> None:
+    path = named.path / FILE
+    original = path.read_bytes()
+    assert list(damaged_pins(named)) == []
+    path.write_bytes(flip(original, data))
+    try:
+        (found, *_) = damaged_pins(named)
+        assert found.path == path
+    finally:
+        path.write_bytes(original)
+
+
+def test_names_of_runs_that_are_not_what_was_named_are_found(tmp_path: Path) -> None:
+    archive = Archive(write_archive(tmp_path, blocks=1))
+    pin(archive, "release", archive.run("latest"))
+    older = json.loads((tmp_path / FILE).read_text())
+    del older["sha256"]  # as it was written before there was one
+    (tmp_path / FILE).write_text(json.dumps(older))
+    assert list(damaged_pins(archive)) == []
+    run = archive.run("latest")
+    archive.write_run_document(run.path, run.document | {"status": "incomplete"})
+    (changed,) = damaged_pins(archive)
+    assert changed.text.endswith("and it has changed since")
+    run.path.rename(tmp_path / "elsewhere")
+    (gone,) = damaged_pins(archive)
+    assert gone.text.endswith("and it is not in the archive any more")
 
 
 def test_a_run_whose_document_can_not_be_read_is_not_passed_over(restored: Path) -> None:
