@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.answers.bounds import of_runs
 from orchestrator.progress import format_bytes, trial_figures
 from results.errors import EnvironmentLacks, ObjectiveFailed, RunIncomplete, UserError
-from results.metrics import counted
 from results.record import planned_id
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def print_run(result: RunResult, console: Console, *, as_json: bool) -> None:
     elif comparison.measured:
         tables.print_comparison(comparison, console)
         console.print(
-            f"[dim]run {result.run_id} in {escape(_near(result.archive))}; "
+            f"[dim]run {result.run_id} in {escape(near(result.archive))}; "
             f"every trial: bench show {result.run_id}[/]",
             highlight=False,
             soft_wrap=True,
@@ -75,7 +75,7 @@ def print_run(result: RunResult, console: Console, *, as_json: bool) -> None:
             sys.stderr.write(f"{result.error}\n")
 
 
-def _near(path: Path) -> str:
+def near(path: Path) -> str:
     """A path as one would type it here."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
@@ -95,7 +95,8 @@ def print_comparison(
     """
     from results.comparing import tables
 
-    comparison = _comparison_of(archive_path, run_names)
+    with of_runs(len(run_names)):
+        comparison = _comparison_of(archive_path, run_names)
     if style == "json":
         print_json(tables.plain_comparison(comparison))
     elif style == "markdown":
@@ -280,70 +281,6 @@ def _print_limits(records: list[Any], console: Console) -> None:
             "in force" if limit.enforced else f"[yellow]{escape(limit.reason)}[/]",
         )
     console.print(table)
-
-
-def print_export(
-    archive_path: Path, run_names: list[str], target: str, console: Console, *, profiles: bool
-) -> None:
-    """Export runs, or all, and say where to and how much."""
-    from results.archive.archive import Archive
-    from results.archive.fragments import read_trials
-    from results.archive.packing import is_pack
-    from results.sql.export import export, export_packed, export_to_store, is_address
-
-    archive = Archive(archive_path)
-    runs = archive.chosen(run_names)
-    if profiles and (is_address(target) or is_pack(target)):
-        raise UserError("profiles are exported into a folder: -o FOLDER")
-    what = counted(len(runs), "run")
-    if is_pack(target) and not is_address(target):
-        size_bytes = export_packed(runs, Path(target))
-    else:
-        trials = read_trials(archive, runs)
-        tell(trials.notes)
-        what += f", {counted(len(trials.records), 'trial')}"
-        if is_address(target):
-            size_bytes = export_to_store(trials, target)
-        else:
-            size_bytes = export(trials, Path(target), profiles=profiles)
-    console.print(f"wrote {escape(target)} ({format_bytes(size_bytes)}): {what}", highlight=False)
-
-
-def print_verification(
-    archive_path: Path, run_names: list[str], console: Console, *, as_json: bool
-) -> None:
-    """What is damaged in these runs, or in all. Raises RunIncomplete when anything is."""
-    from results.archive.archive import Archive
-    from results.archive.verify import unreadable_runs, verify_run
-
-    archive = Archive(archive_path)
-    runs = archive.chosen(run_names)
-    damaged = {run.run_id: list(verify_run(run)) for run in runs}
-    for damage in [] if run_names else unreadable_runs(archive):
-        damaged[damage.path.parent.name] = [damage]
-    if as_json:
-        print_json(
-            [
-                {"run_id": run_id, "path": str(damage.path), "damage": damage.text}
-                for run_id, found in damaged.items()
-                for damage in found
-            ]
-        )
-    else:
-        for run_id, found in damaged.items():
-            mark = "[red]damaged[/]" if found else "[green]as measured[/]"
-            console.print(f"{run_id} {mark}", highlight=False)
-            for damage in found:
-                console.print(
-                    f"  {escape(_near(damage.path))} {escape(damage.text)}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-    if any(damaged.values()):
-        raise RunIncomplete(
-            "what is damaged must not be believed; if the run's source is still there, bench "
-            "resume repeats trials that lost their rows"
-        )
 
 
 def print_doctor(console: Console, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.answers.common import _near, print_json
+from orchestrator.answers.common import near, print_json
 from results.errors import RunIncomplete, UserError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _print_damage(damaged: dict[str, list[Damage]], console: Console) -> None:
         console.print(f"{escape(run_id)} {mark}", highlight=False)
         for damage in found:
             console.print(
-                f"  {escape(_near(damage.path))} {escape(damage.text)}",
+                f"  {escape(near(damage.path))} {escape(damage.text)}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -100,5 +100,5 @@ def _print_unsigned(runs: list[RunEntry], console: Console) -> None:
 
     for path in (path for run in runs for path in sorted(run.path.glob(SIGNED))):
         if not path.with_name(path.name + SIGNATURE_SUFFIX).exists():
-            text = f"{escape(_near(path))} is not signed: whether it changed can't be told"
+            text = f"{escape(near(path))} is not signed: whether it changed can't be told"
             console.print(f"[yellow]![/] {text}", highlight=False, soft_wrap=True)
