@@ -226,7 +226,8 @@ def _latency(data: ReportData, palette: Palette, panel: Panel) -> Iterator[Figur
             "latency-over-time",
             "latency",
             "Latency over time",
-            "p99 (solid) and p50 (dotted) of each second, medians over trials.",
+            "p99 (solid) and p50 (dotted) of latency in each second, and p99 of service time "
+            "(dashed): what lies between the two p99 is waiting. Medians over trials.",
             (latency_charts.over_time_chart(palette, seconds),),
             (_seconds_grid(seconds),),
             ("latency_over_time",),
@@ -262,12 +263,13 @@ def _percentile_grid(points: pa.Table) -> Grid:
 
 
 def _seconds_grid(seconds: pa.Table) -> Grid:
-    heads = ("configuration", "second", "p50", "p99", "slowest", "requests/s")
+    heads = ("configuration", "second", "p50", "p99", "service p99", "slowest", "requests/s")
+    times = ("p50_ns", "p99_ns", "service_p99_ns", "slowest_ns")
     rows = [
         (
             row["configuration"],
             str(row["second"]),
-            *(format_time(row[name]) for name in ("p50_ns", "p99_ns", "slowest_ns")),
+            *(format_time(row[name]) for name in times),
             f"{row['requests']:,}",
         )
         for row in seconds.to_pylist()

@@ -97,14 +97,18 @@ def _kinds(field: str, kinds: dict[str, list[int]]) -> alt.StrokeDash:
 
 
 def over_time_chart(palette: Palette, seconds: pa.Table) -> Chart:
-    """p50 and p99 by second, medians over trials."""
+    """p50 and p99 of latency and p99 of service time by second, medians over trials."""
     base = rows_of("seconds").transform_calculate(
-        p50="datum.p50_ns / 1e6", p99="datum.p99_ns / 1e6", slowest="datum.slowest_ns / 1e6"
+        p50="datum.p50_ns / 1e6",
+        p99="datum.p99_ns / 1e6",
+        service="datum.service_p99_ns / 1e6",
+        slowest="datum.slowest_ns / 1e6",
     )
-    folded = base.transform_fold(["p50", "p99"], as_=["percentile", "ms"])
-    extent = extent_of(seconds, "p50_ns")[0], extent_of(seconds, "p99_ns")[1]
+    folded = base.transform_fold(["p50", "p99", "service"], as_=["percentile", "ms"])
+    lows = (extent_of(seconds, name)[0] for name in ("p50_ns", "service_p99_ns"))
+    extent = min(lows), extent_of(seconds, "p99_ns")[1]
     x, y = second_axis(time_of(seconds)), _latency_axis("ms", extent)
-    dash = _kinds("percentile", {"p99": [1, 0], "p50": [2, 3]})
+    dash = _kinds("percentile", {"p99": [1, 0], "service": [5, 4], "p50": [2, 3]})
     line = folded.mark_line(strokeWidth=2, clip=True).encode(
         x=x, y=y, color=palette.colour, strokeDash=dash
     )
@@ -114,13 +118,15 @@ def over_time_chart(palette: Palette, seconds: pa.Table) -> Chart:
             alt.Tooltip("configuration:N"), alt.Tooltip("second:Q"),
             alt.Tooltip("p50:Q", format=",.3~r", title="p50, ms"),
             alt.Tooltip("p99:Q", format=",.3~r", title="p99, ms"),
+            alt.Tooltip("service:Q", format=",.3~r", title="p99 of service time, ms"),
             alt.Tooltip("slowest:Q", format=",.3~r", title="slowest of all trials, ms"),
             alt.Tooltip("requests:Q", title="requests per second"),
         ],
     )  # fmt: skip
     description = (
-        "Line chart: 50th (dotted) and 99th percentile (solid) of latency by second of phase "
-        "measure on a log axis, medians over trials, by configuration."
+        "Line chart: 50th (dotted) and 99th percentile (solid) of latency and 99th percentile of "
+        "service time (dashed) by second of phase measure on a log axis, medians over trials, by "
+        "configuration."
     )
     both = alt.layer(line.add_params(zoom_by_time()), points, width="container", height=260)
     spec = palette.finish(both, description)

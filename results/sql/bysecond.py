@@ -1,7 +1,8 @@
 """What a trial's requests were like second by second, counted file by file.
 
 The same figures as `results/views/latency_by_second.sql` and `latency_tenths.sql`, from one sort of
-each trial's requests by second and latency. A test holds both ways against each other.
+each trial's requests by second and latency, and one by second and service time. A test holds both
+ways against each other.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SECONDS: Final = pa.schema(
         "latency_p50_ns": pa.float64(),
         "latency_p99_ns": pa.float64(),
         "latency_max_ns": pa.int64(),
+        "service_p99_ns": pa.float64(),
     }
 )
 TENTHS: Final = pa.schema(
@@ -43,14 +45,15 @@ TENTHS: Final = pa.schema(
         "requests": pa.int64(),
     }
 )
-_LATENCY_BITS: Final = 40
-"""A request is one whole number: its second above, its latency below these bits (18 minutes)."""
+_TIME_BITS: Final = 40
+"""A request is a whole number for each of its times: its second above these bits, its latency or
+its service time below (18 minutes)."""
 
-_SECOND_MAX: Final = 2 ** (62 - _LATENCY_BITS)
+_SECOND_MAX: Final = 2 ** (62 - _TIME_BITS)
 
 
 class Unfit(Exception):
-    """A latency or a time that does not fit, or none at all: the views' own SQL has to count."""
+    """A time that does not fit, or none at all: the views' own SQL has to count."""
 
 
 def seconds_tables(trials: Sequence[TrialFiles]) -> tuple[pa.Table, pa.Table]:
@@ -64,19 +67,22 @@ def seconds_tables(trials: Sequence[TrialFiles]) -> tuple[pa.Table, pa.Table]:
 
 
 def _of_trial(trial: TrialFiles) -> tuple[pa.Table, pa.Table]:
-    keys, failed = _read(trial)
+    latencies, services, failed = _read(trial)
     rows: dict[str, list[Any]] = {name: [] for name in SECONDS.names[6:]}
     tenths: dict[str, list[Any]] = {name: [] for name in TENTHS.names[2:]}
-    for second, latency_ns in _by_second(keys):
+    both = zip(_by_second(latencies), _by_second(services), strict=True)
+    for (second, latency_ns), (_, service_ns) in both:
         p50_ns, p99_ns = quantiles(latency_ns, (0.5, 0.99))
-        own = (second, len(latency_ns), failed[second], p50_ns, p99_ns, int(latency_ns[-1]))
+        (service_p99_ns,) = quantiles(service_ns, (0.99,))
+        counts = second, len(latency_ns), failed[second]
+        own = (*counts, p50_ns, p99_ns, int(latency_ns[-1]), service_p99_ns)
         for column, value in zip(rows.values(), own, strict=True):
             column.append(value)
-        counts = np.diff(np.searchsorted(latency_ns, _BOUNDS), append=len(latency_ns))
-        full = np.flatnonzero(counts)
+        by_tenth = np.diff(np.searchsorted(latency_ns, _BOUNDS), append=len(latency_ns))
+        full = np.flatnonzero(by_tenth)
         tenths["second"] += [second] * len(full)
         tenths["tenth"] += full.tolist()
-        tenths["requests"] += counts[full].tolist()
+        tenths["requests"] += by_tenth[full].tolist()
     return _with_trial(trial, rows, SECONDS), _with_trial(trial, tenths, TENTHS)
 
 
@@ -89,9 +95,11 @@ def _with_trial(trial: TrialFiles, own: dict[str, list[Any]], schema: pa.Schema)
     return pa.table(known | own, schema=schema)
 
 
-def _read(trial: TrialFiles) -> tuple[Numbers, Counter[int]]:
-    """Each request of measure as one number, ascending; by second, how many failed."""
-    keys, count = np.empty(trial.rows, np.int64), 0
+def _read(trial: TrialFiles) -> tuple[Numbers, Numbers, Counter[int]]:
+    """Each request of measure as a number by latency and one by service time, ascending; by second,
+    how many failed.
+    """
+    latencies, services, count = np.empty(trial.rows, np.int64), np.empty(trial.rows, np.int64), 0
     failed: Counter[int] = Counter()
     for batch in trial.batches():
         measured = batch.measured
@@ -100,19 +108,24 @@ def _read(trial: TrialFiles) -> tuple[Numbers, Counter[int]]:
         if batch.measure is None:
             raise Unfit
         second = kept(_seconds(batch, batch.measure[0]), measured)
-        latency_ns = kept(batch.latency_ns, measured)
-        if latency_ns.min() < 0 or latency_ns.max() >> _LATENCY_BITS:
-            raise Unfit
         if np.abs(second).max() >= _SECOND_MAX:
             raise Unfit
         until = count + len(second)
-        keys[count:until] = (second << _LATENCY_BITS) | latency_ns
+        latencies[count:until] = _keys(second, kept(batch.latency_ns, measured))
+        services[count:until] = _keys(second, kept(batch.column("service_ns"), measured))
         count = until
         if batch.failed is not None:
             failed.update(second[kept(batch.failed, measured)].tolist())
-    own = keys[:count]
-    own.sort()
-    return own, failed
+    latencies, services = latencies[:count], services[:count]
+    latencies.sort()
+    services.sort()
+    return latencies, services, failed
+
+
+def _keys(second: Numbers, time_ns: Numbers) -> Numbers:
+    if time_ns.min() < 0 or time_ns.max() >> _TIME_BITS:
+        raise Unfit
+    return (second << _TIME_BITS) | time_ns
 
 
 def _seconds(batch: Batch, begin_ns: int) -> Numbers:
@@ -125,12 +138,12 @@ def _seconds(batch: Batch, begin_ns: int) -> Numbers:
 
 
 def _by_second(keys: Numbers) -> Iterator[tuple[int, Numbers]]:
-    """Each second with its latencies, ascending."""
-    seconds = keys >> _LATENCY_BITS
+    """Each second with its times, ascending."""
+    seconds = keys >> _TIME_BITS
     changes = np.flatnonzero(np.diff(seconds)) + 1
     for own in np.split(keys, changes):
         if len(own):
-            yield int(own[0]) >> _LATENCY_BITS, own & (2**_LATENCY_BITS - 1)
+            yield int(own[0]) >> _TIME_BITS, own & (2**_TIME_BITS - 1)
 
 
 def _bounds() -> Numbers:
@@ -138,7 +151,7 @@ def _bounds() -> Numbers:
     double, reaches it.
     """
     found = [-1]
-    for tenth in range(1, math.ceil(_LATENCY_BITS * math.log10(2) * 10) + 1):
+    for tenth in range(1, math.ceil(_TIME_BITS * math.log10(2) * 10) + 1):
         value = max(1, math.floor(10 ** (tenth / 10)) - 2)
         while math.floor(math.log10(value) * 10) < tenth:
             value += 1

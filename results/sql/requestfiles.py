@@ -22,7 +22,8 @@ from results.sql.deadline import NEVER, Deadline
 from results.streams import table_of
 
 ABREAST_ROWS_MAX: Final = 20_000_000
-"""Of larger trials only one is read at a time: each row takes 8 bytes until its trial is done."""
+"""Of larger trials only one is read at a time: each row takes 8 bytes, or 16, until its trial is
+done."""
 
 _COLUMNS: Final = (
     "intended_ns", "start_ns", "lag_ns", "phase", "latency_ns", "service_ns", "error"

@@ -305,12 +305,14 @@ def test_a_quiet_collector_is_zero_and_an_unasked_one_is_null(tmp_path: Path) ->
 def test_latency_by_second_covers_measure(database: Database) -> None:
     found = rows(
         database,
-        "select second, requests, failed from latency_by_second"
+        "select second, requests, failed, latency_p99_ns, service_p99_ns from latency_by_second"
         " where trial_id = 'b01-1-default-steady' order by second",
     )
     assert [row["second"] for row in found] == list(range(10))
     assert sum(row["requests"] for row in found) == 1_001
     assert [row["failed"] for row in found] == [0] * 9 + [1]
+    # A request is served in half of its latency.
+    assert all(row["service_p99_ns"] * 2 == pytest.approx(row["latency_p99_ns"]) for row in found)
 
 
 def test_memory_by_phase_keeps_the_order_of_phases(database: Database) -> None:

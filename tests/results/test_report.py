@@ -339,6 +339,15 @@ def test_percentiles_in_the_page_are_those_of_the_table(archive: Path, page: str
 # The page
 
 
+def test_latency_over_time_has_the_service_time_beside_it(page: str) -> None:
+    seconds = chart_data(page)["latency-over-time-0"]["tables"]["seconds"]
+    both = list(zip(seconds["service_p99_ns"], seconds["p99_ns"], strict=True))
+    assert len(both) > 10
+    assert all(service * 2 == pytest.approx(latency, abs=2) for service, latency in both)
+    assert "p99 of service time (dashed)" in page
+    assert ">service p99</th>" in page
+
+
 def test_the_page_has_every_part_and_is_well_formed(page: str) -> None:
     reader = Reader(page)
     assert not reader.open, "every tag is closed"

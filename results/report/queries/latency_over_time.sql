@@ -6,6 +6,7 @@ select
   t.node_class, s.workload, s.configuration, s.second // $step_s * $step_s as second,
   round(median(s.latency_p50_ns))::bigint as p50_ns,
   round(median(s.latency_p99_ns))::bigint as p99_ns,
+  round(median(s.service_p99_ns))::bigint as service_p99_ns,
   max(s.latency_max_ns) as slowest_ns,
   round(median(s.requests))::bigint as requests
 from latency_by_second s
