@@ -61,7 +61,7 @@ def test_it_goes_on_where_it_was_interrupted_and_says_what_to_run_with(tmp_path:
     first = {p.parent.name for p in (place.archive / begun).glob("trials/*/trial.json")}
     assert sealed <= first
     assert len({name.partition("~")[0] for name in first}) == 3
-    written, other = told["confirmed"]
+    written, other, *_ = told["confirmed"]  # more, when a busy machine leaves one untold
     assert written["as_written"]
     assert not other["as_written"]
     assert other["figures"]["peak_rss"]["estimate"] > 10 * MIB
