@@ -44,6 +44,9 @@ GOOD: Final = "good"
 TRIED: Final = "tried"
 """The two configurations of each run."""
 
+NOT_ITS_OWN: Final = ("axes", "objectives", "policy", "waivers", "stop_early")
+"""Sections of a matrix that its runs have no use for: what they name goes by other names here."""
+
 ROUNDS_MAX: Final = 4
 """A commit that can't be told is measured so many times the trials at most."""
 
@@ -156,7 +159,8 @@ class _Bisection:
     def _document(self, commit: str, number: int) -> dict[str, Any]:
         """The matrix of one commit against the good one; `number` counts its runs."""
         written = copy.deepcopy(axes.expand(self._written.source))
-        written.pop("axes", None)
+        for key in NOT_ITS_OWN:
+            written.pop(key, None)
         own = written["configurations"][self._configuration()]
         own = {key: value for key, value in own.items() if key not in ("baseline", "git")}
         # Equal programs are then equal byte for byte, wherever their source lay.

@@ -27,6 +27,11 @@ from tests.results.archives import MIB, write_archive
 CONFIGURATIONS = """\
   default: {baseline: true, go: "1.23"}
   tuned: {go: "1.23", env: {GOGC: 50}}"""
+# A bisection has configurations of its own: what a release asks of these is nothing to it.
+OBJECTIVES = """\
+objectives: [{require: peak_rss <= 1GiB, configurations: [tuned]}]
+stop_early: true
+"""
 GROWN = {"hoards": 1.2, "four": 1.2, "five": 1.2, "six": 1.2}
 QUIET = (1.0, 1.01, 0.99, 1.005, 0.995, 1.0)
 NOISY = (0.8, 1.25, 0.85, 1.2, 0.9, 1.1)
@@ -82,7 +87,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> GitService:
 @pytest.fixture
 def bisected(service: GitService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Bisect with a machine; the same archive each time."""
-    matrix = service.matrix(tmp_path, CONFIGURATIONS)
+    matrix = service.matrix(tmp_path, CONFIGURATIONS, OBJECTIVES)
 
     def call(machine: Machine, worse_by: float | None = None) -> Outcome:
         monkeypatch.setattr(runseries, "run_in_process", machine)
