@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator import keyring
-from orchestrator.answers.common import plain_table, print_json
+from orchestrator.answers.common import plain_table, print_json, tell
 from orchestrator.matrix.policy import Policy, load_policy
 from orchestrator.output import OutputConsole
 from results.errors import EnvironmentLacks, ObjectiveFailed, RunIncomplete, UserError
@@ -79,8 +79,11 @@ def sign_off(
             noise=_noise(database, chosen),
         )
         record = make_record(database, question)
-    path = next((p for p in files if files[p] == "json"), run.path / f"signoff-{chosen}.json")
+    kept = run.path / f"signoff-{chosen}.json"
+    path = next((p for p in files if files[p] == "json"), kept)
     signed = _written(record, path, key)
+    if path != kept:
+        _keep(record, kept, key)
     for own, kind in files.items():
         if kind != "json":
             _write(own, _text(signed, kind))
@@ -199,6 +202,21 @@ def _written(record: dict[str, Any], path: Path, key_path: Path | None) -> Signe
     signature = sign(text.encode(), key)
     _write(beside, signature)
     return Signed(record, text, path, signature, public_key_of(key).fingerprint)
+
+
+def _keep(record: dict[str, Any], kept: Path, key_path: Path | None) -> None:
+    """A copy in the run's folder: by it `bench gc` knows that the run was signed off.
+
+    A signed one is not lost to one without a signature.
+    """
+    from results.signoff.check import SIGNATURE_SUFFIX
+
+    if key_path is None and kept.with_name(kept.name + SIGNATURE_SUFFIX).exists():
+        return
+    try:
+        _written(record, kept, key_path)
+    except EnvironmentLacks as error:
+        tell([f"no copy of the record is kept, so bench gc may remove the run: {error}"])
 
 
 def _write(path: Path, text: str) -> None:

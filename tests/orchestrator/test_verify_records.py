@@ -94,3 +94,21 @@ def test_an_unsigned_record_is_told_and_is_no_damage(workplace: Workplace) -> No
     assert told.code == 0
     assert f"{RECORD} is not signed: whether it changed can't be told" in told.out
     signature.write_text(text)
+
+
+def test_a_record_that_went_elsewhere_keeps_its_run(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    write_archive(place.archive, configurations={"default": {}, "optimised": {}}, blocks=1)
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    assert place.bench("keys", "new", "release").code == 0
+    signing = ["signoff", "--policy", "policy.yaml", "-o", "record.json"]
+    place.bench(*signing)
+    kept = place.archive / RUN_ID / RECORD
+    assert kept.read_bytes() == (tmp_path / "record.json").read_bytes()
+    (row,) = place.bench("gc", "--max-size", "1KiB", "--last-too", "--yes", "--json").json()
+    assert (row["removed"], row["why"]) == (False, "it is signed")
+    assert place.bench("verify", str(kept)).code == 0
+    signed = kept.read_bytes()
+    (tmp_path / "state" / "keys" / "release").unlink()
+    assert "is not signed" in place.bench(*signing).text
+    assert kept.read_bytes() == signed
