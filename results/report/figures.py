@@ -176,7 +176,7 @@ def _limits(
     highest = max(samples.to_pylist())
     hard = data.system_of(panel) == "linux" if hard is None else hard
     shown: list[dict[str, Any]] = []
-    beyond = []
+    beyond: dict[tuple[str, int], list[str]] = {}
     column, last, said = 0, -highest, set()
     for value, kind, configuration in sorted(set(_all_limits(data, hard=hard))):
         if value <= 2.5 * highest:
@@ -189,10 +189,12 @@ def _limits(
             shown.append(row | {"label": "" if label in said else label})
             said.add(label)
         else:
-            beyond.append(
-                f"The {kind} of {configuration}, {format_bytes(value)}, is far above the chart."
-            )
-    return (pa.Table.from_pylist(shown) if shown else _NO_LIMITS), beyond
+            beyond.setdefault((kind, value), []).append(configuration)
+    words = [
+        f"The {kind} of {' and '.join(names)}, {format_bytes(value)}, is far above the chart."
+        for (kind, value), names in beyond.items()
+    ]
+    return (pa.Table.from_pylist(shown) if shown else _NO_LIMITS), words
 
 
 def _all_limits(data: ReportData, *, hard: bool) -> Iterator[tuple[int, str, str]]:
