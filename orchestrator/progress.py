@@ -12,13 +12,13 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.liveview import LiveView
 from results.record import Finding, TrialRecord, planned_id
 
 HEARTBEAT_S = 20.0
@@ -198,27 +198,20 @@ class TerminalProgress:
     """A live view: finished things scroll up, the running trial stays at the bottom."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
         self._spinner = Spinner("dots", style="cyan")
         self._step: str | None = None
         self._tally = _Tally()
         self._running: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._ends_s = 0.0
-        self._live = Live(
-            console=console,
-            get_renderable=self._render,
-            refresh_per_second=8,
-            transient=True,
-            redirect_stderr=False,
-        )
+        self._view = LiveView(console, self._render)
 
     def start(self) -> None:
         """Begin drawing."""
-        self._live.start()
+        self._view.start()
 
     def stop(self) -> None:
         """Stop drawing; what scrolled up stays."""
-        self._live.stop()
+        self._view.stop()
 
     def step(self, text: str) -> None:
         """Show a spinner beside what is being prepared."""
@@ -227,11 +220,11 @@ class TerminalProgress:
     def done(self, text: str) -> None:
         """Tick it off."""
         self._step = None
-        self._console.print(f"[green]✓[/] {escape(text)}", highlight=False)
+        self._view.print(f"[green]✓[/] {escape(text)}")
 
     def warn(self, text: str) -> None:
         """Show a warning above the live view."""
-        self._console.print(f"[yellow]![/] {escape(text)}", highlight=False)
+        self._view.print(f"[yellow]![/] {escape(text)}")
 
     def trials(self, total: int, done: int, estimate_ns: int) -> None:
         """Show the bar."""
@@ -254,15 +247,14 @@ class TerminalProgress:
         self._tally.add(record.trial_id)
         self._running.pop(record.trial_id, None)
         mark = "[green]✓[/]" if record.valid else "[red]✗[/]"
-        self._console.print(
-            f"{mark} {escape(record.trial_id):<34} [dim]{escape(trial_figures(record))}[/]",
-            highlight=False,
+        self._view.print(
+            f"{mark} {escape(record.trial_id):<34} [dim]{escape(trial_figures(record))}[/]"
         )
         for finding in record.findings:
             if finding.level != "note":
                 colour = "red" if finding.level == "invalid" else "yellow"
                 text = escape(finding_text(finding))
-                self._console.print(f"    [{colour}]{text}[/]", highlight=False)
+                self._view.print(f"    [{colour}]{text}[/]")
 
     def left_ns(self, left_ns: int) -> None:
         """Correct the countdown."""

@@ -7,7 +7,6 @@ they found is told by the view of the series itself.
 from __future__ import annotations
 
 import re
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,18 +14,15 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console, RenderableType
-from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 
+from orchestrator.liveview import LiveView
 from orchestrator.progress import PlainProgress, describe_snapshot
 from results.record import TrialRecord
 
 NO_VERDICT: Final = "no verdict can be reached"
 """In a run's warning that a comparison needs more blocks: a series compares nothing."""
-
-DRAW_S: Final = 1 / 8
-"""Between two drawings."""
 
 LOOK_S: Final = 0.2
 """Between two looks at a running trial that are shown: more often nobody can read."""
@@ -70,34 +66,18 @@ class PlainSeries(PlainProgress):
 
 
 class LiveSeries(ABC):
-    """What was found scrolls up; what is known so far and what is done now stay at the bottom.
-
-    Rich moves up by the height that was drawn last. Its own thread may draw another height between
-    this move and the line that scrolls up, and the uppermost lines stay for ever: so one lock is
-    held for each of the two.
-    """
+    """What was found scrolls up; what is known so far and what is done now stay at the bottom."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._doing = ""
         self._warned: set[str] = set()
         self._spinner = Spinner("dots", style="cyan")
-        self._live: Live | None = None
-        self._drawing = threading.RLock()
-        self._over = threading.Event()
-        self._drawer = threading.Thread(target=self._draw, daemon=True)
+        self._view = LiveView(console, self.drawn)
 
     def __enter__(self) -> Self:
         """Begin drawing."""
-        self._live = Live(
-            console=self._console,
-            get_renderable=self._shown,
-            auto_refresh=False,
-            transient=True,
-            redirect_stderr=False,
-        )
-        self._live.start()
-        self._drawer.start()
+        self._view.start()
         return self
 
     def __exit__(
@@ -107,24 +87,11 @@ class LiveSeries(ABC):
         traceback: TracebackType | None,
     ) -> None:
         """Stop drawing; what scrolled up stays."""
-        self._over.set()
-        self._drawer.join()
-        if self._live:
-            self._live.stop()
-
-    def _draw(self) -> None:
-        while not self._over.wait(DRAW_S):
-            self.redraw()
+        self._view.stop()
 
     def redraw(self) -> None:
         """Draw what stays as it is now."""
-        with self._drawing:
-            if self._live:
-                self._live.refresh()
-
-    def _shown(self) -> RenderableType:
-        # At its end Rich draws once more, however high, and could not take back what scrolled off.
-        return "" if self._over.is_set() else self.drawn()
+        self._view.redraw()
 
     @abstractmethod
     def drawn(self) -> RenderableType:
@@ -136,8 +103,7 @@ class LiveSeries(ABC):
 
     def scroll(self, mark: str, style: str, text: str) -> None:
         """Print a line above what stays."""
-        with self._drawing:
-            self._console.print(f"[{style}]{mark}[/] {text}", highlight=False)
+        self._view.print(f"[{style}]{mark}[/] {text}")
 
     def warn(self, text: str) -> None:
         """Show a warning of a run, once."""
