@@ -55,8 +55,9 @@ class Searched:
 
     `interval` ends at infinity when no rate failed, and begins at zero when none held. `subjects`
     are the builds and settings that were tried, as `subject_of` tells them; `limits` are what a
-    rate had to hold. `doubts` are why it can't be relied on; `unconfirmed` is why no fresh process
-    stands for the lower bound; `ended` is false for a search that never came to be confirmed.
+    rate had to hold. `doubts` are why it can't be relied on; `confirmed_rps` is the rate at which a
+    fresh process held, `unconfirmed` why none did; `ended` is false for a search that never came to
+    be confirmed.
     """
 
     key: str
@@ -67,6 +68,7 @@ class Searched:
     interval: Interval
     finished_ns: int
     doubts: tuple[str, ...] = ()
+    confirmed_rps: float = 0.0
     unconfirmed: str = ""
     ended: bool = True
 
@@ -167,7 +169,7 @@ def _of_cell(cell: Cell, tried: Sequence[OfRun], doubts: Sequence[str]) -> Searc
         for run, _, t in tried
     )
     course = _course(tried)
-    confirmed = course.confirmation is not None
+    confirmed = course.confirmation
     limits = {tuple(limit.text for limit in _limits(run)): _limits(run) for run in runs}
     confidence = max(float(run.document["comparison"]["confidence"]) for run in runs)
     interval, contradicts = _interval(answered, confidence)
@@ -185,8 +187,9 @@ def _of_cell(cell: Cell, tried: Sequence[OfRun], doubts: Sequence[str]) -> Searc
         interval=interval,
         finished_ns=max(int(run.document["finished_ns"]) for run in runs),
         doubts=tuple(found),
+        confirmed_rps=confirmed.rate_rps if confirmed else 0.0,
         unconfirmed="" if confirmed else course.unconfirmed or course.stuck or "no rate held",
-        ended=confirmed or course.refuted is not None or course.end == "below",
+        ended=bool(confirmed or course.refuted) or course.end == "below",
     )
 
 

@@ -27,7 +27,8 @@ def decide_capacity(
 ) -> Decision:
     """PASS at or above the bound with the whole interval, FAIL below it with the whole.
 
-    An answer that no fresh process confirmed is no PASS: its lower bound is what one would sign.
+    A rate at which no fresh process held is no PASS, whatever the interval says: one signs what was
+    seen to hold.
     """
     own = [s for s in evidence.searches if s.cell == undecided.cell]
     if not own:
@@ -47,6 +48,8 @@ def decide_capacity(
         told = _told(searched)
         if word == PASS and searched.unconfirmed:
             word, told = CANT_TELL, f"{told}; not confirmed: {searched.unconfirmed}"
+        elif word == PASS and searched.confirmed_rps < bound:
+            word, told = CANT_TELL, f"{told}; confirmed only at {searched.confirmed_rps:,.0f}/s"
     return replace(
         undecided,
         word=word,

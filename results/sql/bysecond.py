@@ -1,8 +1,8 @@
 """What a trial's requests were like second by second, counted file by file.
 
 The same figures as `results/views/latency_by_second.sql` and `latency_tenths.sql`, from one sort of
-each trial's requests by second and latency, and one by second and service time. A test holds both
-ways against each other.
+each trial's requests by second and latency. Of service times only one percentile is told, so they
+are not sorted but for the values beside it. A test holds both ways against each other.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from results.sql.percentiles import quantiles
 from results.sql.requestfiles import Batch, Numbers, TrialFiles, each, kept
@@ -46,8 +47,7 @@ TENTHS: Final = pa.schema(
     }
 )
 _TIME_BITS: Final = 40
-"""A request is a whole number for each of its times: its second above these bits, its latency or
-its service time below (18 minutes)."""
+"""A request is a whole number: its second above these bits, its latency below (18 minutes)."""
 
 _SECOND_MAX: Final = 2 ** (62 - _TIME_BITS)
 
@@ -67,13 +67,12 @@ def seconds_tables(trials: Sequence[TrialFiles]) -> tuple[pa.Table, pa.Table]:
 
 
 def _of_trial(trial: TrialFiles) -> tuple[pa.Table, pa.Table]:
-    latencies, services, failed = _read(trial)
+    latencies, service_times, failed = _read(trial)
     rows: dict[str, list[Any]] = {name: [] for name in SECONDS.names[6:]}
     tenths: dict[str, list[Any]] = {name: [] for name in TENTHS.names[2:]}
-    both = zip(_by_second(latencies), _by_second(services), strict=True)
-    for (second, latency_ns), (_, service_ns) in both:
+    for (second, latency_ns), service_ns in zip(_by_second(latencies), service_times, strict=True):
         p50_ns, p99_ns = quantiles(latency_ns, (0.5, 0.99))
-        (service_p99_ns,) = quantiles(service_ns, (0.99,))
+        service_p99_ns = _p99(service_ns)
         counts = second, len(latency_ns), failed[second]
         own = (*counts, p50_ns, p99_ns, int(latency_ns[-1]), service_p99_ns)
         for column, value in zip(rows.values(), own, strict=True):
@@ -95,11 +94,12 @@ def _with_trial(trial: TrialFiles, own: dict[str, list[Any]], schema: pa.Schema)
     return pa.table(known | own, schema=schema)
 
 
-def _read(trial: TrialFiles) -> tuple[Numbers, Numbers, Counter[int]]:
-    """Each request of measure as a number by latency and one by service time, ascending; by second,
-    how many failed.
+def _read(trial: TrialFiles) -> tuple[Numbers, Iterator[Numbers], Counter[int]]:
+    """Each request of measure as a number, ascending; the service times of each second, in no
+    order; by second, how many failed.
     """
     latencies, services, count = np.empty(trial.rows, np.int64), np.empty(trial.rows, np.int64), 0
+    seconds = np.empty(trial.rows, np.int32)
     failed: Counter[int] = Counter()
     for batch in trial.batches():
         measured = batch.measured
@@ -112,14 +112,28 @@ def _read(trial: TrialFiles) -> tuple[Numbers, Numbers, Counter[int]]:
             raise Unfit
         until = count + len(second)
         latencies[count:until] = _keys(second, kept(batch.latency_ns, measured))
-        services[count:until] = _keys(second, kept(batch.column("service_ns"), measured))
+        services[count:until] = kept(batch.column("service_ns"), measured)
+        seconds[count:until] = second
         count = until
         if batch.failed is not None:
             failed.update(second[kept(batch.failed, measured)].tolist())
-    latencies, services = latencies[:count], services[:count]
+    latencies = latencies[:count]
     latencies.sort()
-    services.sort()
-    return latencies, services, failed
+    return latencies, _grouped(seconds[:count], services[:count]), failed
+
+
+def _grouped(seconds: NDArray[np.int32], values: Numbers) -> Iterator[Numbers]:
+    """The values of each second, the seconds ascending. They come nearly so: quick for timsort."""
+    order = np.argsort(seconds, kind="stable")
+    ordered = values[order]
+    yield from np.split(ordered, np.flatnonzero(np.diff(seconds[order])) + 1) if len(order) else ()
+
+
+def _p99(values: Numbers) -> float:
+    """As of sorted values: only the two that it lies between must stand where they would."""
+    place = (len(values) - 1) * 0.99
+    around = np.partition(values, (math.floor(place), math.ceil(place)))
+    return quantiles(around, (0.99,))[0]
 
 
 def _keys(second: Numbers, time_ns: Numbers) -> Numbers:

@@ -133,6 +133,14 @@ def test_what_no_fresh_process_confirmed_does_not_pass(
     assert "/s) with p50" in reason, "what was found is told all the same"
 
 
+def test_no_more_passes_than_was_seen_to_hold(tmp_path: Path) -> None:
+    archive = write_run(tmp_path)
+    write_search(archive, [*HOLDS, (900.0, True, "confirm")], OPTIMISED)
+    assert decided(archive, "capacity >= 900/s")[0] == "PASS"
+    word, reason = decided(archive, "capacity >= 1000/s")
+    assert (word, "confirmed only at 900/s" in reason) == ("CAN'T TELL", True), reason
+
+
 @pytest.mark.parametrize("broken", [[(800.0, True)], [(800.0, False)], HOLDS[:3]])
 def test_a_search_that_was_broken_off_hides_no_whole_one(
     searched: Path, tmp_path: Path, broken: list[Answer]
