@@ -202,7 +202,9 @@ def format_change(metric: Metric, value: float, *, relative: bool) -> str:
         return f"{value * 100:+z.1f} %"
     if metric.unit == "fraction":
         return f"{value * 100:+z.2f} pp"
-    return f"{'-' if value < 0 else '+'}{format_value(metric, abs(value))}"
+    text = format_value(metric, abs(value))
+    # As with z above: what is shown as nothing has no sign but the usual one.
+    return f"{'-' if value < 0 and text.strip('0., ') else '+'}{text}"
 
 
 def format_bytes(value: float) -> str:

@@ -17,7 +17,14 @@ from rich.console import Console
 from results.comparing.compare import Comparison
 from results.comparing.comparison import comparison_of
 from results.comparing.tables import markdown_comparison, plain_comparison, print_comparison
-from results.metrics import METRICS, format_bytes, format_time, format_value, usual_on
+from results.metrics import (
+    METRICS,
+    format_bytes,
+    format_change,
+    format_time,
+    format_value,
+    usual_on,
+)
 from results.sql.database import open_database
 
 DRIFT = (1.0, 1.02, 0.99, 1.01, 0.98, 1.03)
@@ -258,3 +265,10 @@ def test_values_are_shown_with_their_units(name: str, value: float | None, text:
 def test_times_and_sizes_never_need_an_exponent(value: float) -> None:
     assert "e+" not in format_time(value * 1e3)
     assert "e" not in format_bytes(value)
+
+
+def test_what_is_shown_as_nothing_has_no_minus() -> None:
+    cycles = METRICS["gc_cycles"]
+    shown = [format_change(cycles, value, relative=False) for value in (-10.0, -1.0, -0.4, 0.0)]
+    assert shown == ["-10", "-1", "+0", "+0"]
+    assert format_change(cycles, -0.0001, relative=True) == "+0.0 %"
