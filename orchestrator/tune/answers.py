@@ -211,7 +211,7 @@ def _sentences(told: _Told) -> Iterator[str]:
         cycles = own.intervals.get("gc_cycles")
         if cycles and cycles.estimate < COLLECTIONS:
             yield (
-                f"{_name(told, own)}: {cycles.estimate:.0f} collections in measure: its peak may "
+                f"{_name(told, own)}: {counted(round(cycles.estimate), 'collection')} in measure: its peak may "
                 "not have been reached; measure longer"
             )
         if why := _danger(told, own):
