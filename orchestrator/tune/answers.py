@@ -210,9 +210,10 @@ def _sentences(told: _Told) -> Iterator[str]:
     for own in tuned.confirmed:
         cycles = own.intervals.get("gc_cycles")
         if cycles and cycles.estimate < COLLECTIONS:
+            few = counted(round(cycles.estimate), "collection")
             yield (
-                f"{_name(told, own)}: {counted(round(cycles.estimate), 'collection')} in measure: its peak may "
-                "not have been reached; measure longer"
+                f"{_name(told, own)}: {few} in measure: its peak may not have been reached; "
+                "measure longer"
             )
         if why := _danger(told, own):
             yield f"{_name(told, own)}: {why}: it is not recommended"
