@@ -63,10 +63,8 @@ class RunSeries:
         `progress` is told what happens, else the run prints it itself. What was measured is in the
         archive. Raises as a run does, but not RunIncomplete.
         """
-        path = self.folder / "matrix.yaml"
-        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         order = Order(
-            text_path=str(path),
+            text_path=str(write_matrix(document, self.folder)),
             matrix_path=str(self.matrix_path),
             archive=str(self.archive.path),
             more=more,
@@ -95,6 +93,13 @@ def resumable(matrix_path: Path, archive: Path, console: Console) -> Iterator[Ru
                 again = "stopped; the same command goes on where it was"
                 raise Interrupted(again) from None
             raise
+
+
+def write_matrix(document: dict[str, Any], folder: Path) -> Path:
+    """The file of a matrix that is made, not written by hand; the one before it goes."""
+    path = folder / "matrix.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return path
 
 
 def chosen(what: str, asked: str | None, there: list[str], usual: str | None = None) -> str:

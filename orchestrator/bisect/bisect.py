@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from rich.console import Console
 
 from orchestrator.bisect.bisection import Outcome, Side, Tried, search, steps_at_most
@@ -30,7 +29,7 @@ from orchestrator.matrix.arrivals import recordings
 from orchestrator.matrix.matrix import Matrix, load_matrix
 from orchestrator.plan import estimate_ns
 from orchestrator.progress import PlainProgress, format_seconds
-from orchestrator.runseries import RunSeries, chosen, resumable
+from orchestrator.runseries import RunSeries, chosen, resumable, write_matrix
 from orchestrator.systems import require_linux
 from results.comparing.compare import Row
 from results.comparing.history import known_metrics
@@ -181,10 +180,7 @@ class _Bisection:
         }
 
     def _matrix_for(self, commit: str, number: int) -> Matrix:
-        path = self._series.folder / "matrix.yaml"
-        path.write_text(
-            yaml.safe_dump(self._document(commit, number), sort_keys=False), encoding="utf-8"
-        )
+        path = write_matrix(self._document(commit, number), self._series.folder)
         return load_matrix(path, relative_to=self._series.matrix_path.parent)
 
     def _key_of_all(self) -> str:

@@ -12,15 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from orchestrator.builds.binaries import prepare_binaries
 from orchestrator.matrix import axes, values
 from orchestrator.matrix.arrivals import recordings
 from orchestrator.matrix.matrix import Matrix, load_matrix
 from orchestrator.plan import estimate_ns
 from orchestrator.progress import Progress
-from orchestrator.runseries import chosen
+from orchestrator.runseries import chosen, write_matrix
 from results.errors import UserError
 from results.files import file_digest
 from results.gomodel import GOGC_DEFAULT, OFF
@@ -203,8 +201,7 @@ class Question:
 
     def load(self, document: dict[str, Any], folder: Path) -> Matrix:
         """A document as a matrix, by a file in a folder."""
-        path = folder / "matrix.yaml"
-        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        path = write_matrix(document, folder)
         return load_matrix(path, relative_to=self.matrix_path.parent)
 
     # What all runs have in common
